@@ -1,0 +1,1 @@
+//! Connections to Kafka brokers and a view of a cluster.

@@ -1,0 +1,1 @@
+//! Builds the parts from a checked configuration, runs them and drains them.

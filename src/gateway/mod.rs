@@ -1,0 +1,1 @@
+//! Clients that reach us because we lead.

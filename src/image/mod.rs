@@ -1,0 +1,1 @@
+//! The destination cluster as its metadata log tells it.

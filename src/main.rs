@@ -1,0 +1,3 @@
+//! The `lockstep` binary: arguments, logging, exit code; nothing else.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The decisions: state and event in, actions out. No I/O, no clock.
+
+pub mod lineage;

@@ -1,0 +1,1 @@
+//! Our seat in the destination cluster.

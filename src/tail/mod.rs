@@ -1,0 +1,1 @@
+//! What lies between the source and the seat: orders one way, batches the other, within a budget.

@@ -1,0 +1,5 @@
+//! Kafka's bytes: frames, batches and answers as lists of shared slices. Decides nothing.
+
+pub mod batch;
+pub mod frame;
+pub mod segments;
