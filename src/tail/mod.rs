@@ -1,1 +1,10 @@
 //! What lies between the source and the seat: orders one way, batches the other, within a budget.
+//! Knows neither of the two; holds no decision.
+
+pub mod budget;
+pub mod buffer;
+mod exchange;
+
+pub use exchange::{
+    Arrival, ArrivalKind, Arrivals, Bounds, Follow, Order, Orders, Room, StartAt, Trouble, exchange,
+};

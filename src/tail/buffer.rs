@@ -1,0 +1,206 @@
+//! Batches of one partition in memory, from the slowest follower that counts to the newest batch.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::types::{LeaderEpoch, Offset};
+
+/// One batch within a [`Chunk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkBatch {
+    /// Offset after its last record.
+    pub next_offset: Offset,
+    /// Where it ends within the chunk's bytes.
+    pub end: usize,
+}
+
+/// Consecutive whole batches that arrived together, stamped and checked.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The batches' bytes, one after the other.
+    pub bytes: Bytes,
+    /// Base offset of the first batch; can lie below the offset that was asked for.
+    pub base_offset: Offset,
+    /// Never empty; the ends and next offsets rise.
+    pub batches: Vec<ChunkBatch>,
+    /// Records in all batches.
+    pub records: u64,
+    /// Epoch at the source of the last batch.
+    pub source_epoch: LeaderEpoch,
+    /// Greatest timestamp of its batches, in milliseconds since 1970.
+    pub max_timestamp: i64,
+}
+
+impl Chunk {
+    /// Offset after the last batch.
+    pub fn next_offset(&self) -> Offset {
+        self.batches
+            .last()
+            .map_or(self.base_offset, |batch| batch.next_offset)
+    }
+}
+
+/// What a read found.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Whole batches, the first of which holds or follows the offset asked for.
+    pub bytes: Bytes,
+    /// Offset after the last batch of `bytes`.
+    pub next_offset: Offset,
+}
+
+/// The batches of one partition that are in memory: a contiguous run `start..end`.
+#[derive(Debug)]
+pub struct Buffer {
+    chunks: VecDeque<Chunk>,
+    start: Offset,
+    end: Offset,
+    bytes: usize,
+}
+
+impl Buffer {
+    /// An empty run at `offset`.
+    pub fn starting_at(offset: Offset) -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            start: offset,
+            end: offset,
+            bytes: 0,
+        }
+    }
+
+    /// Every offset from here on can be read.
+    pub fn start(&self) -> Offset {
+        self.start
+    }
+
+    /// Offset after the newest batch.
+    pub fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Appends what arrived; the caller made sure that it follows `end`.
+    pub fn push(&mut self, chunk: Chunk) {
+        debug_assert!(chunk.next_offset() > self.end);
+        self.bytes += chunk.bytes.len();
+        self.end = chunk.next_offset();
+        self.chunks.push_back(chunk);
+    }
+
+    /// Whole batches from the one that holds `from` (or, in a hole, the next one) on: as many as
+    /// fit `max_bytes` and end at most at `max_end`, but at least one, of a single chunk. `None`
+    /// where nothing is there at or above `from`.
+    pub fn read(&self, from: Offset, max_bytes: usize, max_end: Offset) -> Option<Slice> {
+        let at = self
+            .chunks
+            .partition_point(|chunk| chunk.next_offset() <= from);
+        let chunk = self.chunks.get(at)?;
+        let first = chunk
+            .batches
+            .partition_point(|batch| batch.next_offset <= from);
+        let begin = first
+            .checked_sub(1)
+            .map_or(0, |before| chunk.batches[before].end);
+        let fitting = chunk.batches[first..].partition_point(|batch| {
+            batch.end - begin <= max_bytes && batch.next_offset <= max_end
+        });
+        let last = chunk.batches[first + fitting.max(1) - 1];
+        Some(Slice {
+            bytes: chunk.bytes.slice(begin..last.end),
+            next_offset: last.next_offset,
+        })
+    }
+
+    /// Drops the chunks that end at or below `offset`: nobody needs them any more.
+    pub fn forget_before(&mut self, offset: Offset) {
+        self.shrink_to(0, offset);
+    }
+
+    /// Drops the oldest chunks that end at or below `keep_from` until at most `limit` bytes are
+    /// left; the callers of dropped offsets have to be fed otherwise.
+    pub fn shrink_to(&mut self, limit: usize, keep_from: Offset) {
+        while self.bytes > limit
+            && self
+                .chunks
+                .front()
+                .is_some_and(|chunk| chunk.next_offset() <= keep_from)
+        {
+            if let Some(chunk) = self.chunks.pop_front() {
+                self.bytes -= chunk.bytes.len();
+                self.start = chunk.next_offset();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Batches of ten bytes with the given next offsets.
+    fn chunk(base: i64, next: &[i64]) -> Chunk {
+        let batches = next.iter().enumerate().map(|(i, &next_offset)| ChunkBatch {
+            next_offset: Offset(next_offset),
+            end: (i + 1) * 10,
+        });
+        Chunk {
+            bytes: Bytes::from(vec![0; next.len() * 10]),
+            base_offset: Offset(base),
+            batches: batches.collect(),
+            records: 1,
+            source_epoch: LeaderEpoch(0),
+            max_timestamp: 0,
+        }
+    }
+
+    fn read(buffer: &Buffer, from: i64, max_bytes: usize) -> Option<(usize, i64)> {
+        let slice = buffer.read(Offset(from), max_bytes, Offset(i64::MAX))?;
+        Some((slice.bytes.len(), slice.next_offset.0))
+    }
+
+    #[test]
+    fn reads_are_whole_batches_and_at_least_one() {
+        let mut buffer = Buffer::starting_at(Offset(0));
+        buffer.push(chunk(0, &[5, 6, 20]));
+        buffer.push(chunk(30, &[40]));
+        assert_eq!(read(&buffer, 0, 1000), Some((30, 20)));
+        assert_eq!(read(&buffer, 0, 25), Some((20, 6)));
+        assert_eq!(read(&buffer, 0, 1), Some((10, 5)));
+        assert_eq!(read(&buffer, 5, 1000), Some((20, 20)));
+        assert_eq!(
+            read(&buffer, 19, 1000),
+            Some((10, 20)),
+            "inside a batch: that whole batch"
+        );
+        assert_eq!(
+            read(&buffer, 25, 1000),
+            Some((10, 40)),
+            "in a hole: the next batch"
+        );
+        assert_eq!(read(&buffer, 40, 1000), None);
+        let capped = buffer.read(Offset(0), 1000, Offset(6)).unwrap();
+        assert_eq!(capped.next_offset, Offset(6));
+    }
+
+    #[test]
+    fn forgetting_keeps_what_the_slowest_follower_needs() {
+        let mut buffer = Buffer::starting_at(Offset(0));
+        buffer.push(chunk(0, &[5]));
+        buffer.push(chunk(5, &[10, 15]));
+        buffer.forget_before(Offset(10));
+        assert_eq!(
+            (buffer.start(), buffer.end(), buffer.bytes()),
+            (Offset(5), Offset(15), 20)
+        );
+        buffer.shrink_to(10, Offset(10));
+        assert_eq!(buffer.bytes(), 20, "still needed");
+        buffer.shrink_to(10, Offset(15));
+        assert_eq!((buffer.start(), buffer.bytes()), (Offset(15), 0));
+    }
+}
