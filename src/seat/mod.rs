@@ -1,1 +1,4 @@
-//! Our seat in the destination cluster.
+//! Our seat in the destination cluster: a broker without disks that leads the mirror partitions.
+
+pub mod leader;
+pub mod replica;
