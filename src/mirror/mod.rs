@@ -1,3 +1,5 @@
 //! The decisions: state and event in, actions out. No I/O, no clock.
 
+pub mod follower;
 pub mod lineage;
+pub mod partition;

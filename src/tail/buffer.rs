@@ -45,9 +45,11 @@ impl Chunk {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Slice {
     /// Whole batches, the first of which holds or follows the offset asked for.
-    pub bytes: Bytes,
+    pub bytes: Vec<Bytes>,
     /// Offset after the last batch of `bytes`.
     pub next_offset: Offset,
+    /// Length of all `bytes`.
+    pub size: usize,
 }
 
 /// The batches of one partition that are in memory: a contiguous run `start..end`.
@@ -94,27 +96,24 @@ impl Buffer {
     }
 
     /// Whole batches from the one that holds `from` (or, in a hole, the next one) on: as many as
-    /// fit `max_bytes` and end at most at `max_end`, but at least one, of a single chunk. `None`
-    /// where nothing is there at or above `from`.
+    /// fit `max_bytes` and end at most at `max_end`, but at least one. `None` where nothing is
+    /// there at or above `from`.
     pub fn read(&self, from: Offset, max_bytes: usize, max_end: Offset) -> Option<Slice> {
         let at = self
             .chunks
             .partition_point(|chunk| chunk.next_offset() <= from);
-        let chunk = self.chunks.get(at)?;
-        let first = chunk
-            .batches
-            .partition_point(|batch| batch.next_offset <= from);
-        let begin = first
-            .checked_sub(1)
-            .map_or(0, |before| chunk.batches[before].end);
-        let fitting = chunk.batches[first..].partition_point(|batch| {
-            batch.end - begin <= max_bytes && batch.next_offset <= max_end
-        });
-        let last = chunk.batches[first + fitting.max(1) - 1];
-        Some(Slice {
-            bytes: chunk.bytes.slice(begin..last.end),
-            next_offset: last.next_offset,
-        })
+        let mut slice = Slice {
+            bytes: Vec::new(),
+            next_offset: from,
+            size: 0,
+        };
+        for chunk in self.chunks.range(at..) {
+            let room = max_bytes.saturating_sub(slice.size);
+            if !slice.extend(chunk, room, max_end) {
+                break;
+            }
+        }
+        (slice.size > 0).then_some(slice)
     }
 
     /// Drops the chunks that end at or below `offset`: nobody needs them any more.
@@ -136,6 +135,33 @@ impl Buffer {
                 self.start = chunk.next_offset();
             }
         }
+    }
+}
+
+impl Slice {
+    /// Adds the batches of `chunk` that fit; whether all of them did.
+    fn extend(&mut self, chunk: &Chunk, room: usize, max_end: Offset) -> bool {
+        let first = chunk
+            .batches
+            .partition_point(|batch| batch.next_offset <= self.next_offset);
+        let rest = &chunk.batches[first..];
+        let begin = first
+            .checked_sub(1)
+            .map_or(0, |before| chunk.batches[before].end);
+        let fitting =
+            rest.partition_point(|batch| batch.end - begin <= room && batch.next_offset <= max_end);
+        // As Kafka does: the first batch of an answer passes whatever its size.
+        let taken = if self.size == 0 {
+            fitting.max(1)
+        } else {
+            fitting
+        };
+        if let Some(last) = taken.checked_sub(1).and_then(|at| rest.get(at)) {
+            self.bytes.push(chunk.bytes.slice(begin..last.end));
+            self.size += last.end - begin;
+            self.next_offset = last.next_offset;
+        }
+        taken == rest.len()
     }
 }
 
@@ -161,7 +187,7 @@ mod tests {
 
     fn read(buffer: &Buffer, from: i64, max_bytes: usize) -> Option<(usize, i64)> {
         let slice = buffer.read(Offset(from), max_bytes, Offset(i64::MAX))?;
-        Some((slice.bytes.len(), slice.next_offset.0))
+        Some((slice.size, slice.next_offset.0))
     }
 
     #[test]
@@ -169,7 +195,12 @@ mod tests {
         let mut buffer = Buffer::starting_at(Offset(0));
         buffer.push(chunk(0, &[5, 6, 20]));
         buffer.push(chunk(30, &[40]));
-        assert_eq!(read(&buffer, 0, 1000), Some((30, 20)));
+        assert_eq!(
+            read(&buffer, 0, 1000),
+            Some((40, 40)),
+            "over several chunks"
+        );
+        assert_eq!(read(&buffer, 0, 35), Some((30, 20)));
         assert_eq!(read(&buffer, 0, 25), Some((20, 6)));
         assert_eq!(read(&buffer, 0, 1), Some((10, 5)));
         assert_eq!(read(&buffer, 5, 1000), Some((20, 20)));

@@ -12,7 +12,6 @@ pub const HEADER_BYTES: usize = 61;
 const LOG_OVERHEAD: usize = 12;
 const LEADER_EPOCH: std::ops::Range<usize> = 12..16;
 const MAGIC: usize = 16;
-const CHECKSUM: std::ops::Range<usize> = 17..21;
 const CHECKSUMMED_FROM: usize = 21;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
 const ATTRIBUTE_CONTROL: i16 = 0x20;
@@ -289,7 +288,7 @@ pub(crate) mod tests {
         bytes[57..61].copy_from_slice(&count.to_be_bytes());
         bytes.extend_from_slice(payload);
         let checksum = crc32c::crc32c(&bytes[CHECKSUMMED_FROM..]);
-        bytes[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+        bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }
 
