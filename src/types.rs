@@ -119,15 +119,7 @@ macro_rules! debug_as_display {
     )*};
 }
 
-display!(
-    Offset,
-    LeaderEpoch,
-    BrokerId,
-    BrokerEpoch,
-    TopicId,
-    TopicName,
-    LinkName
-);
+display!(Offset, LeaderEpoch, BrokerId, BrokerEpoch, TopicId, TopicName, LinkName);
 debug_as_display!(TopicId, TopicName, LinkName);
 
 impl fmt::Display for TopicPartition {

@@ -28,11 +28,7 @@ struct Fetched {
 impl Follower {
     /// A replica that has not fetched yet in this epoch, which began at `now`.
     pub fn new(now: Duration) -> Self {
-        Self {
-            fetched: None,
-            last_caught_up: now,
-            may_jump: false,
-        }
+        Self { fetched: None, last_caught_up: now, may_jump: false }
     }
 
     /// Notes a fetch. A replica counts as caught up at the time of its previous fetch when this
@@ -51,12 +47,7 @@ impl Follower {
         {
             self.last_caught_up = self.last_caught_up.max(before.at);
         }
-        self.fetched = Some(Fetched {
-            offset,
-            broker_epoch,
-            at: now,
-            log_end_then: log_end,
-        });
+        self.fetched = Some(Fetched { offset, broker_epoch, at: now, log_end_then: log_end });
         self.may_jump = false;
     }
 
@@ -74,12 +65,7 @@ impl Follower {
     pub fn on_alive(&mut self, now: Duration, log_end: Offset) {
         if let Some(fetched) = self.fetched {
             let may_jump = self.may_jump;
-            self.on_fetch(
-                now.max(fetched.at),
-                fetched.offset,
-                fetched.broker_epoch,
-                log_end,
-            );
+            self.on_fetch(now.max(fetched.at), fetched.offset, fetched.broker_epoch, log_end);
             self.may_jump = may_jump;
         }
     }

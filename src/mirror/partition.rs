@@ -134,11 +134,9 @@ impl Leadership {
     ) -> Self {
         let (is_fresh, history, log_end, log_start) = match beginning {
             Beginning::Fresh => (true, EpochHistory::default(), Offset::ZERO, None),
-            Beginning::Continued {
-                history,
-                log_end,
-                log_start,
-            } => (false, history, log_end, Some(log_start)),
+            Beginning::Continued { history, log_end, log_start } => {
+                (false, history, log_end, Some(log_start))
+            }
         };
         let mut leadership = Self {
             seats,
@@ -232,11 +230,7 @@ impl Leadership {
             }
             return Verdict::Jump;
         }
-        if fetch.offset < in_memory_from {
-            Verdict::Refill
-        } else {
-            Verdict::Serve
-        }
+        if fetch.offset < in_memory_from { Verdict::Refill } else { Verdict::Serve }
     }
 
     /// Whether the follower's last batch is of an epoch that, as we know it, ended before.
@@ -278,10 +272,7 @@ impl Leadership {
     }
 
     fn open(&mut self, start: Offset) -> Result<(), HistoryError> {
-        self.history.push(EpochStart {
-            epoch: self.assignment.leader_epoch,
-            start,
-        })?;
+        self.history.push(EpochStart { epoch: self.assignment.leader_epoch, start })?;
         self.is_open = true;
         Ok(())
     }
@@ -292,10 +283,7 @@ impl Leadership {
         let (true, Some(log_start)) = (self.is_open, self.log_start) else {
             return;
         };
-        let Some(least) = self
-            .in_sync_log_ends()
-            .and_then(|ends| ends.into_iter().min())
-        else {
+        let Some(least) = self.in_sync_log_ends().and_then(|ends| ends.into_iter().min()) else {
             return;
         };
         let next = least.max(log_start.min(self.log_end));
@@ -320,9 +308,7 @@ impl Leadership {
             .collect();
         self.followers.retain(|id, _| replicas.contains(id));
         for id in replicas {
-            self.followers
-                .entry(id)
-                .or_insert_with(|| Follower::new(now));
+            self.followers.entry(id).or_insert_with(|| Follower::new(now));
         }
     }
 
@@ -339,11 +325,8 @@ impl Leadership {
             return None;
         }
         let current = &self.assignment.in_sync;
-        let mut kept: Vec<BrokerId> = current
-            .iter()
-            .copied()
-            .filter(|&id| !self.is_behind(id, now, lag_time))
-            .collect();
+        let mut kept: Vec<BrokerId> =
+            current.iter().copied().filter(|&id| !self.is_behind(id, now, lag_time)).collect();
         if kept.iter().all(|id| self.seats.contains(id)) {
             kept.extend(self.most_advanced(current));
         }
@@ -368,9 +351,7 @@ impl Leadership {
     }
 
     fn is_behind(&self, id: BrokerId, now: Duration, lag_time: Duration) -> bool {
-        self.followers
-            .get(&id)
-            .is_some_and(|f| f.behind_for(now) > lag_time)
+        self.followers.get(&id).is_some_and(|f| f.behind_for(now) > lag_time)
     }
 
     fn most_advanced(&self, of: &[BrokerId]) -> Option<BrokerId> {
@@ -392,19 +373,12 @@ impl Leadership {
         else {
             return false;
         };
-        let is_recent = follower
-            .silent_for(now)
-            .is_some_and(|silent| silent < lag_time / 2);
-        let epoch_start = self
-            .history
-            .newest()
-            .map_or(Offset::ZERO, |newest| newest.start);
+        let is_recent = follower.silent_for(now).is_some_and(|silent| silent < lag_time / 2);
+        let epoch_start = self.history.newest().map_or(Offset::ZERO, |newest| newest.start);
         candidate.is_eligible
             && (fetched_under == candidate.epoch || fetched_under == BrokerEpoch(-1))
             && is_recent
-            && self
-                .high_watermark
-                .is_some_and(|hw| log_end >= hw.max(epoch_start))
+            && self.high_watermark.is_some_and(|hw| log_end >= hw.max(epoch_start))
             && follower.behind_for(now) < lag_time
     }
 
@@ -438,31 +412,22 @@ impl Leadership {
         if !self.is_open {
             return None;
         }
-        self.in_sync_log_ends()
-            .and_then(|ends| ends.into_iter().min())
+        self.in_sync_log_ends().and_then(|ends| ends.into_iter().min())
     }
 
     /// Log ends of the real replicas, where they have fetched.
     pub fn followers(&self) -> impl Iterator<Item = (BrokerId, Option<Offset>)> {
-        self.followers
-            .iter()
-            .map(|(&id, follower)| (id, follower.log_end()))
+        self.followers.iter().map(|(&id, follower)| (id, follower.log_end()))
     }
 
     /// In-sync replicas that have disks.
     pub fn in_sync_real(&self) -> impl Iterator<Item = BrokerId> {
-        self.assignment
-            .in_sync
-            .iter()
-            .copied()
-            .filter(|id| !self.seats.contains(id))
+        self.assignment.in_sync.iter().copied().filter(|id| !self.seats.contains(id))
     }
 
     /// Whether this follower was just told that it must jump: only then may ListOffsets be
     /// answered to it, because what it does with the answer cuts its log.
     pub fn may_jump(&self, broker: BrokerId) -> bool {
-        self.followers
-            .get(&broker)
-            .is_some_and(|follower| follower.may_jump)
+        self.followers.get(&broker).is_some_and(|follower| follower.may_jump)
     }
 }

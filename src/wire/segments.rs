@@ -21,11 +21,7 @@ impl Segments {
 
     /// A response of bytes that are encoded already.
     pub fn from_bytes(bytes: Bytes) -> Self {
-        Self {
-            length: bytes.len(),
-            done: vec![bytes],
-            open: BytesMut::new(),
-        }
+        Self { length: bytes.len(), done: vec![bytes], open: BytesMut::new() }
     }
 
     /// Bytes so far.

@@ -50,10 +50,7 @@ pub struct LedPartition {
 #[derive(Debug)]
 pub enum Command {
     /// Questions of the gateway; answers in the order of the keys, `None` where we do not lead.
-    Led(
-        Vec<PartitionKey>,
-        oneshot::Sender<Vec<Option<LedPartition>>>,
-    ),
+    Led(Vec<PartitionKey>, oneshot::Sender<Vec<Option<LedPartition>>>),
     /// These topics are mirrors (said again whenever something of them changes).
     Bind(Vec<MirrorTopic>),
 }
@@ -75,12 +72,7 @@ impl LeaderHandle {
     pub async fn led(&self, keys: Vec<PartitionKey>) -> Vec<Option<LedPartition>> {
         let count = keys.len();
         let (answer, answered) = oneshot::channel();
-        if self
-            .commands
-            .send(Command::Led(keys, answer))
-            .await
-            .is_err()
-        {
+        if self.commands.send(Command::Led(keys, answer)).await.is_err() {
             return vec![None; count];
         }
         // The task only goes away when the daemon stops: then we lead nothing.
