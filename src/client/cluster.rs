@@ -78,12 +78,7 @@ impl Cluster {
             if tried.contains(&endpoint) {
                 continue;
             }
-            match self
-                .inner
-                .first
-                .connect(&endpoint, &self.inner.config)
-                .await
-            {
+            match self.inner.first.connect(&endpoint, &self.inner.config).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => failures.push(error),
             }
@@ -108,17 +103,10 @@ impl Cluster {
         let connection = self.any().await?;
         let version = metadata_version(&connection)?;
         let response = connection.request_at(version, &topics.request()).await?;
-        let request = RequestName {
-            key: MetadataRequest::KEY,
-            version,
-        };
+        let request = RequestName { key: MetadataRequest::KEY, version };
         let endpoint = connection.peer().clone();
         if let Some(error) = response.error_code.err() {
-            return Err(ClientError::Response {
-                endpoint,
-                request,
-                error,
-            });
+            return Err(ClientError::Response { endpoint, request, error });
         }
         let metadata = ClusterMetadata::read(response).map_err(|reason| ClientError::Decode {
             endpoint,
@@ -142,10 +130,7 @@ impl Cluster {
 
     fn view(&self) -> MutexGuard<'_, View> {
         // Whole values are put in and taken out: a panic elsewhere leaves nothing half done.
-        self.inner
-            .view
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brokers are preferred to the bootstrap address, which may be a load balancer's.
@@ -153,23 +138,13 @@ impl Cluster {
         let slots: Vec<_> = self.view().slots.values().cloned().collect();
         let open = shuffled(slots).into_iter().find_map(|slot| slot.open());
         let own = self.own_endpoint();
-        open.or_else(|| {
-            self.inner
-                .first
-                .open()
-                .filter(|first| Some(first.peer()) != own.as_ref())
-        })
+        open.or_else(|| self.inner.first.open().filter(|first| Some(first.peer()) != own.as_ref()))
     }
 
     fn known(&self) -> Vec<(BrokerId, Endpoint)> {
         let view = self.view();
-        let others = view
-            .brokers
-            .iter()
-            .filter(|(id, _)| Some(**id) != self.inner.never);
-        others
-            .map(|(id, address)| (*id, address.endpoint.clone()))
-            .collect()
+        let others = view.brokers.iter().filter(|(id, _)| Some(**id) != self.inner.never);
+        others.map(|(id, address)| (*id, address.endpoint.clone())).collect()
     }
 
     fn own_endpoint(&self) -> Option<Endpoint> {
@@ -261,30 +236,22 @@ impl Slot {
     }
 
     fn open_to(&self, endpoint: &Endpoint) -> Option<Connection> {
-        self.open()
-            .filter(|connection| connection.peer() == endpoint)
+        self.open().filter(|connection| connection.peer() == endpoint)
     }
 
     fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn metadata_version(connection: &Connection) -> Result<i16, ClientError> {
     let version = connection.version::<MetadataRequest>();
-    version
-        .filter(|version| *version >= METADATA_MIN)
-        .ok_or_else(|| ClientError::Version {
-            endpoint: connection.peer().clone(),
-            key: MetadataRequest::KEY,
-            ours: VersionRange {
-                min: METADATA_MIN,
-                max: MetadataRequest::VERSIONS.max,
-            },
-            theirs: connection.peer_versions(MetadataRequest::KEY),
-        })
+    version.filter(|version| *version >= METADATA_MIN).ok_or_else(|| ClientError::Version {
+        endpoint: connection.peer().clone(),
+        key: MetadataRequest::KEY,
+        ours: VersionRange { min: METADATA_MIN, max: MetadataRequest::VERSIONS.max },
+        theirs: connection.peer_versions(MetadataRequest::KEY),
+    })
 }
 
 fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {

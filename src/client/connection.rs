@@ -42,10 +42,7 @@ impl Connection {
     pub async fn connect(endpoint: &Endpoint, config: &ClientConfig) -> Result<Self, ClientError> {
         let transport = Transport::connect(endpoint, config)
             .await
-            .map_err(|fault| ClientError::Connect {
-                endpoint: endpoint.clone(),
-                fault,
-            })?;
+            .map_err(|fault| ClientError::Connect { endpoint: endpoint.clone(), fault })?;
         let mut inner = Inner {
             endpoint: endpoint.clone(),
             pipeline: Pipeline::start(transport, config.max_frame_bytes),
@@ -54,9 +51,7 @@ impl Connection {
             request_timeout: config.request_timeout,
         };
         inner.versions = inner.ask_versions(config.connect_timeout).await?;
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The highest version of this request that both sides know.
@@ -143,14 +138,12 @@ impl Inner {
     }
 
     fn common_version<R: Request>(&self) -> Result<i16, ClientError> {
-        self.versions
-            .common::<R>()
-            .ok_or_else(|| ClientError::Version {
-                endpoint: self.endpoint.clone(),
-                key: R::KEY,
-                ours: R::VERSIONS,
-                theirs: self.versions.range(R::KEY),
-            })
+        self.versions.common::<R>().ok_or_else(|| ClientError::Version {
+            endpoint: self.endpoint.clone(),
+            key: R::KEY,
+            ours: R::VERSIONS,
+            theirs: self.versions.range(R::KEY),
+        })
     }
 
     async fn exchange<R: Request>(
@@ -166,14 +159,11 @@ impl Inner {
                 request: name,
                 reason: format!("{error:#}"),
             })?;
-        self.pipeline
-            .exchange(frame, name, limit)
-            .await
-            .map_err(|fault| ClientError::Request {
-                endpoint: self.endpoint.clone(),
-                request: name,
-                fault,
-            })
+        self.pipeline.exchange(frame, name, limit).await.map_err(|fault| ClientError::Request {
+            endpoint: self.endpoint.clone(),
+            request: name,
+            fault,
+        })
     }
 
     fn decode<R: Request>(
@@ -186,30 +176,21 @@ impl Inner {
     }
 
     fn decode_error(&self, request: RequestName, reason: String) -> ClientError {
-        ClientError::Decode {
-            endpoint: self.endpoint.clone(),
-            request,
-            reason,
-        }
+        ClientError::Decode { endpoint: self.endpoint.clone(), request, reason }
     }
 
     fn response_error(&self, request: RequestName, code: i16) -> ClientError {
         match code.err() {
-            Some(error) => ClientError::Response {
-                endpoint: self.endpoint.clone(),
-                request,
-                error,
-            },
+            Some(error) => {
+                ClientError::Response { endpoint: self.endpoint.clone(), request, error }
+            }
             None => self.decode_error(request, "error code 0 is no error".to_owned()),
         }
     }
 }
 
 fn name<R: Request>(version: i16) -> RequestName {
-    RequestName {
-        key: R::KEY,
-        version,
-    }
+    RequestName { key: R::KEY, version }
 }
 
 /// A request frame with its length; the pipeline sets the correlation id.

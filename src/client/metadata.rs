@@ -103,11 +103,7 @@ fn request_topic(name: &TopicName) -> MetadataRequestTopic {
 impl ClusterMetadata {
     /// Reads an answer; `Err` says what in it cannot be.
     pub(super) fn read(response: MetadataResponse) -> Result<Self, String> {
-        let brokers = response
-            .brokers
-            .iter()
-            .map(read_broker)
-            .collect::<Result<_, _>>()?;
+        let brokers = response.brokers.iter().map(read_broker).collect::<Result<_, _>>()?;
         Ok(Self {
             cluster_id: response.cluster_id.map(|id| id.to_string()),
             brokers,

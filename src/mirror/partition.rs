@@ -182,44 +182,45 @@ impl Leadership {
         }
     }
 
-    /// A follower fetched; `in_memory_from` is the first offset that can be read from memory.
-    pub fn on_fetch(
-        &mut self,
-        now: Duration,
-        fetch: FollowerFetch,
-        in_memory_from: Offset,
-    ) -> Result<Verdict, HistoryError> {
+    /// A follower fetched: notes how far it is, where that can be believed.
+    pub fn on_fetch(&mut self, now: Duration, fetch: FollowerFetch) -> Result<(), HistoryError> {
+        let is_of_this_epoch = fetch.current_leader_epoch == self.assignment.leader_epoch
+            || fetch.current_leader_epoch == LeaderEpoch::UNKNOWN;
+        if !is_of_this_epoch
+            || (self.is_open && (fetch.offset > self.log_end || self.diverges(fetch)))
+        {
+            return Ok(());
+        }
+        if let Some(follower) = self.followers.get_mut(&fetch.broker) {
+            follower.on_fetch(now, fetch.offset, fetch.broker_epoch, self.log_end);
+            self.complete_start()?;
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// What may be said to a follower; `in_memory_from` is the first offset in memory.
+    pub fn verdict(&mut self, fetch: FollowerFetch, in_memory_from: Offset) -> Verdict {
         let epoch = self.assignment.leader_epoch;
+        if !self.followers.contains_key(&fetch.broker) {
+            return Verdict::Refuse(Refusal::NotAReplica);
+        }
         if fetch.current_leader_epoch > epoch {
-            return Ok(Verdict::NotYet);
+            return Verdict::NotYet;
         }
         if fetch.current_leader_epoch != LeaderEpoch::UNKNOWN && fetch.current_leader_epoch < epoch
         {
-            return Ok(Verdict::Refuse(Refusal::OtherEpoch));
+            return Verdict::Refuse(Refusal::OtherEpoch);
         }
-        let log_end = self.log_end;
-        let Some(follower) = self.followers.get_mut(&fetch.broker) else {
-            return Ok(Verdict::Refuse(Refusal::NotAReplica));
-        };
-        if self.is_open && fetch.offset > log_end {
-            return Ok(Verdict::Refuse(Refusal::Ahead));
-        }
-        follower.on_fetch(now, fetch.offset, fetch.broker_epoch, log_end);
-        self.complete_start()?;
-        self.advance();
-        Ok(self.verdict(fetch, in_memory_from))
-    }
-
-    fn verdict(&mut self, fetch: FollowerFetch, in_memory_from: Offset) -> Verdict {
         let (true, Some(log_start), Some(_)) = (self.is_open, self.log_start, self.high_watermark)
         else {
             return Verdict::NotYet;
         };
-        if self.diverges(fetch) {
-            return Verdict::Refuse(Refusal::Diverged);
-        }
         if fetch.offset > self.log_end {
             return Verdict::Refuse(Refusal::Ahead);
+        }
+        if self.diverges(fetch) {
+            return Verdict::Refuse(Refusal::Diverged);
         }
         if fetch.offset < log_start {
             if fetch.offset > Offset::ZERO {
@@ -390,6 +391,11 @@ impl Leadership {
     /// Offset up to which every in-sync real replica has the log; unknown until each has fetched.
     pub fn high_watermark(&self) -> Option<Offset> {
         self.high_watermark
+    }
+
+    /// Whether nobody led this partition before this epoch.
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
     }
 
     /// The verified log start.

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 pub const LENGTH_BYTES: usize = 4;
 
 /// A length prefix that no sane peer sends.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("frame length {length} is outside 4..={limit} bytes")]
 pub struct FrameLengthError {
     /// What the peer sent, in bytes.

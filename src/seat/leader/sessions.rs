@@ -49,6 +49,8 @@ pub struct Asked {
 pub struct Session {
     /// The follower.
     pub broker: BrokerId,
+    /// The connection it asked on last.
+    connection: u64,
     /// When it asked last, since the daemon's start.
     pub asked_at: Duration,
     /// Epoch of the next request.
@@ -87,6 +89,7 @@ impl Sessions {
         }
         session.next_epoch = next_epoch(session.next_epoch);
         session.asked_at = now;
+        session.connection = request.connection;
         for key in &request.forgotten {
             session.partitions.remove(key);
         }
@@ -106,6 +109,7 @@ impl Sessions {
         }
         let mut session = Session {
             broker: request.broker,
+            connection: request.connection,
             asked_at: now,
             next_epoch: 1,
             partitions: HashMap::with_capacity(request.partitions.len()),
@@ -121,6 +125,16 @@ impl Sessions {
     /// Forgets a session.
     pub fn close(&mut self, id: SessionId) {
         self.sessions.remove(&id);
+    }
+
+    /// Forgets the sessions of a connection that has ended; returns them.
+    pub fn close_all_of(&mut self, connection: u64) -> Vec<SessionId> {
+        let gone = self.sessions.iter().filter(|(_, session)| session.connection == connection);
+        let gone: Vec<_> = gone.map(|(&id, _)| id).collect();
+        for &id in &gone {
+            self.close(id);
+        }
+        gone
     }
 
     /// One session.
