@@ -1,1 +1,4 @@
 //! Control plane of one link.
+
+pub mod rejoin;
+pub mod tail_check;

@@ -3,6 +3,7 @@
 pub mod controllers;
 pub mod destination;
 pub mod error;
+pub mod follow;
 pub mod heartbeat;
 pub mod isr;
 pub mod leader;

@@ -166,6 +166,8 @@ pub enum Command {
     Source(LinkName, Orders),
     /// We may be elected for these: their logs are known and their lineage was checked.
     Adopt(Vec<Adoption>, oneshot::Sender<()>),
+    /// All mirrors that were bound.
+    Mirrors(oneshot::Sender<Vec<Arc<MirrorTopic>>>),
     /// A follower's Fetch; a refusal of the session is in the answer.
     Fetch(FollowerRequest, oneshot::Sender<FollowerAnswer>),
     /// A follower's ListOffsets or OffsetForLeaderEpoch; answers in the order of the questions.
@@ -208,6 +210,11 @@ impl LeaderHandle {
     /// Says what is known of partitions that we may lead soon; returns once it is taken in.
     pub async fn adopt(&self, adoptions: Vec<Adoption>) {
         let _stopped = self.ask(|done| Command::Adopt(adoptions, done)).await;
+    }
+
+    /// All mirrors that were bound.
+    pub async fn mirrors(&self) -> Vec<Arc<MirrorTopic>> {
+        self.ask(Command::Mirrors).await.unwrap_or_default()
     }
 
     /// Answers a follower's Fetch; `None` where the daemon stops.

@@ -184,6 +184,9 @@ impl LeaderTask {
                 }
                 let _gone = done.send(());
             }
+            Command::Mirrors(reply) => {
+                let _gone = reply.send(self.mirrors.values().cloned().collect());
+            }
             Command::Fetch(request, reply) => self.on_fetch(request, reply),
             Command::Ask(broker, questions, reply) => {
                 let answers = questions.iter().map(|q| self.on_question(broker, q)).collect();
