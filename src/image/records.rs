@@ -57,7 +57,7 @@ pub(super) enum Record {
 }
 
 /// Changes of a registration; `None` and empty mean: as it was.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct BrokerChange {
     pub(super) id: BrokerId,
     pub(super) epoch: BrokerEpoch,
@@ -65,6 +65,19 @@ pub(super) struct BrokerChange {
     pub(super) enters_controlled_shutdown: bool,
     pub(super) log_dirs: Vec<Uuid>,
     pub(super) cordoned_log_dirs: Option<Vec<Uuid>>,
+}
+
+impl BrokerChange {
+    fn none(id: BrokerId, epoch: BrokerEpoch) -> Self {
+        Self {
+            id,
+            epoch,
+            is_fenced: None,
+            enters_controlled_shutdown: false,
+            log_dirs: Vec::new(),
+            cordoned_log_dirs: None,
+        }
+    }
 }
 
 /// Changes of a partition; `None` means: as it was.
@@ -231,22 +244,14 @@ fn unregister_broker(r: &mut Reader<'_>, _version: u32) -> Result<Record, Malfor
 
 /// `FenceBroker` and `UnfenceBroker`, which `BrokerRegistrationChange` replaced in 3.3.
 fn fencing(r: &mut Reader<'_>, is_fenced: bool) -> Result<Record, Malformed> {
-    let change = BrokerChange {
-        id: broker_id(r)?,
-        epoch: BrokerEpoch(r.i64()?),
-        is_fenced: Some(is_fenced),
-        ..BrokerChange::default()
-    };
+    let mut change = BrokerChange::none(broker_id(r)?, BrokerEpoch(r.i64()?));
+    change.is_fenced = Some(is_fenced);
     r.untagged()?;
     Ok(Record::ChangeBroker(change))
 }
 
 fn broker_registration_change(r: &mut Reader<'_>, _version: u32) -> Result<Record, Malformed> {
-    let mut change = BrokerChange {
-        id: broker_id(r)?,
-        epoch: BrokerEpoch(r.i64()?),
-        ..BrokerChange::default()
-    };
+    let mut change = BrokerChange::none(broker_id(r)?, BrokerEpoch(r.i64()?));
     r.tagged(|tag, field| {
         match tag {
             0 => {
