@@ -3,6 +3,7 @@
 //! Pure: whoever reads the log gives [`Replay`] one record value after the other, up to the high
 //! watermark, and publishes what it takes out. This module neither reads the log nor walks batches.
 
+mod apply;
 mod delta;
 mod error;
 mod reader;
