@@ -1,1 +1,3 @@
 //! Control plane of one link.
+
+pub mod config;
