@@ -1,3 +1,4 @@
 //! The decisions: state and event in, actions out. No I/O, no clock.
 
+pub mod filter;
 pub mod lineage;
