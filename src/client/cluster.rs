@@ -1,0 +1,293 @@
+//! A view of one cluster: where its brokers are, and one shared connection to each. Does not
+//! refresh itself and does not retry: whoever asks decides when.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kafka_protocol::error::ParseResponseErrorCode;
+use kafka_protocol::messages::MetadataRequest;
+use kafka_protocol::protocol::{Message, Request, VersionRange};
+use rand::seq::SliceRandom;
+
+use super::error::RequestName;
+use super::{
+    BrokerAddress, ClientConfig, ClientError, ClusterMetadata, Connection, Endpoint, Topics,
+};
+use crate::types::BrokerId;
+
+/// From this version on asking for a topic does not create it.
+const METADATA_MIN: i16 = 4;
+
+/// A view of one cluster; clones share it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    bootstrap: Vec<Endpoint>,
+    config: ClientConfig,
+    /// Our own seat: a relay to ourselves would go round in a circle.
+    never: Option<BrokerId>,
+    view: Mutex<View>,
+    /// The connection that was made before any broker was known.
+    first: Arc<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct View {
+    cluster_id: Option<String>,
+    brokers: BTreeMap<BrokerId, BrokerAddress>,
+    slots: BTreeMap<BrokerId, Arc<Slot>>,
+}
+
+impl Cluster {
+    /// A view that knows nothing yet but some addresses. `never` is the id of our own seat there,
+    /// which is never talked to.
+    pub fn new(bootstrap: Vec<Endpoint>, config: ClientConfig, never: Option<BrokerId>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                bootstrap,
+                config,
+                never,
+                view: Mutex::default(),
+                first: Arc::default(),
+            }),
+        }
+    }
+
+    /// A live broker: an open shared connection, else a known broker, else a bootstrap address,
+    /// each in random order. The error lists all that failed.
+    pub async fn any(&self) -> Result<Connection, ClientError> {
+        if let Some(connection) = self.any_open() {
+            return Ok(connection);
+        }
+        let mut failures = Vec::new();
+        let mut tried = Vec::new();
+        for (id, endpoint) in shuffled(self.known()) {
+            match self.broker(id).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failures.push(error),
+            }
+            tried.push(endpoint);
+        }
+        tried.extend(self.own_endpoint());
+        for endpoint in shuffled(self.inner.bootstrap.clone()) {
+            if tried.contains(&endpoint) {
+                continue;
+            }
+            match self
+                .inner
+                .first
+                .connect(&endpoint, &self.inner.config)
+                .await
+            {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failures.push(error),
+            }
+        }
+        Err(ClientError::NoBroker(failures))
+    }
+
+    /// The shared connection to a broker of the last metadata.
+    pub async fn broker(&self, id: BrokerId) -> Result<Connection, ClientError> {
+        let endpoint = self.endpoint(id)?;
+        let slot = Arc::clone(self.view().slots.entry(id).or_default());
+        slot.connect(&endpoint, &self.inner.config).await
+    }
+
+    /// A connection of the caller's own to a broker of the last metadata.
+    pub async fn dedicated(&self, id: BrokerId) -> Result<Connection, ClientError> {
+        Connection::connect(&self.endpoint(id)?, &self.inner.config).await
+    }
+
+    /// Asks a live broker now, and remembers where the brokers are.
+    pub async fn metadata(&self, topics: Topics<'_>) -> Result<ClusterMetadata, ClientError> {
+        let connection = self.any().await?;
+        let version = metadata_version(&connection)?;
+        let response = connection.request_at(version, &topics.request()).await?;
+        let request = RequestName {
+            key: MetadataRequest::KEY,
+            version,
+        };
+        let endpoint = connection.peer().clone();
+        if let Some(error) = response.error_code.err() {
+            return Err(ClientError::Response {
+                endpoint,
+                request,
+                error,
+            });
+        }
+        let metadata = ClusterMetadata::read(response).map_err(|reason| ClientError::Decode {
+            endpoint,
+            request,
+            reason,
+        })?;
+        self.remember(&connection, &metadata)?;
+        Ok(metadata)
+    }
+
+    /// Where a broker is, by the last metadata.
+    pub fn endpoint(&self, id: BrokerId) -> Result<Endpoint, ClientError> {
+        if self.inner.never == Some(id) {
+            return Err(ClientError::OwnSeat(id));
+        }
+        match self.view().brokers.get(&id) {
+            Some(address) => Ok(address.endpoint.clone()),
+            None => Err(ClientError::UnknownBroker(id)),
+        }
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        // Whole values are put in and taken out: a panic elsewhere leaves nothing half done.
+        self.inner
+            .view
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brokers are preferred to the bootstrap address, which may be a load balancer's.
+    fn any_open(&self) -> Option<Connection> {
+        let slots: Vec<_> = self.view().slots.values().cloned().collect();
+        let open = shuffled(slots).into_iter().find_map(|slot| slot.open());
+        let own = self.own_endpoint();
+        open.or_else(|| {
+            self.inner
+                .first
+                .open()
+                .filter(|first| Some(first.peer()) != own.as_ref())
+        })
+    }
+
+    fn known(&self) -> Vec<(BrokerId, Endpoint)> {
+        let view = self.view();
+        let others = view
+            .brokers
+            .iter()
+            .filter(|(id, _)| Some(**id) != self.inner.never);
+        others
+            .map(|(id, address)| (*id, address.endpoint.clone()))
+            .collect()
+    }
+
+    fn own_endpoint(&self) -> Option<Endpoint> {
+        let view = self.view();
+        let own = view.brokers.get(&self.inner.never?)?;
+        Some(own.endpoint.clone())
+    }
+
+    /// Takes over what a broker said, unless it is of another cluster: an address may have been
+    /// given to somebody else.
+    fn remember(&self, from: &Connection, metadata: &ClusterMetadata) -> Result<(), ClientError> {
+        let mut view = self.view();
+        if let (Some(expected), Some(found)) = (&view.cluster_id, &metadata.cluster_id)
+            && expected != found
+        {
+            for slot in view.slots.values().chain([&self.inner.first]) {
+                slot.forget(from);
+            }
+            return Err(ClientError::OtherCluster {
+                endpoint: from.peer().clone(),
+                expected: expected.clone(),
+                found: found.clone(),
+            });
+        }
+        if view.cluster_id.is_none() {
+            view.cluster_id.clone_from(&metadata.cluster_id);
+        }
+        // A broker that has just started may not know of any yet.
+        if !metadata.brokers.is_empty() {
+            view.brokers.clone_from(&metadata.brokers);
+            view.slots.retain(|id, _| metadata.brokers.contains_key(id));
+        }
+        Ok(())
+    }
+}
+
+/// One shared connection, replaced once it is closed or leads elsewhere.
+#[derive(Debug, Default)]
+struct Slot {
+    connection: Mutex<Option<Connection>>,
+    /// Held by the one who connects; the others wait for what comes of it.
+    connecting: tokio::sync::Mutex<Option<ClientError>>,
+    failures: AtomicU64,
+}
+
+impl Slot {
+    fn open(&self) -> Option<Connection> {
+        let connection = self.connection();
+        connection.clone().filter(Connection::is_open)
+    }
+
+    fn forget(&self, unwanted: &Connection) {
+        let mut connection = self.connection();
+        if connection.as_ref().is_some_and(|kept| kept.is(unwanted)) {
+            *connection = None;
+        }
+    }
+
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        config: &ClientConfig,
+    ) -> Result<Connection, ClientError> {
+        if let Some(connection) = self.open_to(endpoint) {
+            return Ok(connection);
+        }
+        let failures = self.failures.load(Ordering::Acquire);
+        let mut last_failure = self.connecting.lock().await;
+        if let Some(connection) = self.open_to(endpoint) {
+            return Ok(connection);
+        }
+        // Somebody failed while we waited: trying again at once would make a queue of timeouts.
+        if let Some(error) = last_failure.as_ref()
+            && self.failures.load(Ordering::Acquire) != failures
+        {
+            return Err(error.clone());
+        }
+        match Connection::connect(endpoint, config).await {
+            Ok(connection) => {
+                *self.connection() = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                *last_failure = Some(error.clone());
+                self.failures.fetch_add(1, Ordering::Release);
+                Err(error)
+            }
+        }
+    }
+
+    fn open_to(&self, endpoint: &Endpoint) -> Option<Connection> {
+        self.open()
+            .filter(|connection| connection.peer() == endpoint)
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn metadata_version(connection: &Connection) -> Result<i16, ClientError> {
+    let version = connection.version::<MetadataRequest>();
+    version
+        .filter(|version| *version >= METADATA_MIN)
+        .ok_or_else(|| ClientError::Version {
+            endpoint: connection.peer().clone(),
+            key: MetadataRequest::KEY,
+            ours: VersionRange {
+                min: METADATA_MIN,
+                max: MetadataRequest::VERSIONS.max,
+            },
+            theirs: connection.peer_versions(MetadataRequest::KEY),
+        })
+}
+
+fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
+    items.shuffle(&mut rand::rng());
+    items
+}
