@@ -1,0 +1,145 @@
+//! One followed partition: what was ordered, how far it was read, what is doubted. It is owned by
+//! exactly one task at a time and handed on through channels.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fetch_session::{Asked, TopicRef, WireKey};
+use crate::client::Backoff;
+use crate::tail::{Arrival, ArrivalKind, Bounds, Follow, StartAt};
+use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, TopicId};
+
+/// First and longest wait before a partition is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// A followed partition.
+#[derive(Debug)]
+pub(super) struct Partition {
+    /// The order.
+    pub follow: Follow,
+    /// Number of the order within this source: tells a late report of an older order.
+    pub ticket: u64,
+    /// The topic's id at the source, of the order or as first seen.
+    pub topic: TopicId,
+    /// Epoch of the source's leader, by its metadata.
+    pub leader_epoch: LeaderEpoch,
+    /// A replica nearer than the leader that the leader named (KIP-392). It is no authority:
+    /// whatever error it answers sends us back to the leader.
+    pub read_from: Option<BrokerId>,
+    /// Where to read on; `None` until the source has said where the order's start is.
+    pub position: Option<OffsetAndEpoch>,
+    /// Bounds as last told to the seat.
+    pub told: Option<Bounds>,
+    /// What has to be seen twice before it counts.
+    pub doubts: Doubts,
+    /// Failures in a row.
+    pub trouble: Trial,
+}
+
+/// Things that one look does not prove.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    /// The source answered "out of range"; its bounds have to be asked for.
+    pub range: bool,
+    /// It did so although its bounds said otherwise.
+    pub range_denied: bool,
+    /// A batch at this offset was damaged.
+    pub damage: Option<Offset>,
+    /// Since when, and how often, metadata said that the topic is gone or another.
+    pub topic: Option<(Instant, u32)>,
+}
+
+/// Failures in a row, and when to try again.
+#[derive(Debug)]
+pub(super) struct Trial {
+    /// How many.
+    pub failures: u32,
+    /// Whether the seat knows.
+    pub told: bool,
+    /// Not before.
+    pub retry_at: Instant,
+    backoff: Backoff,
+}
+
+impl Trial {
+    /// Counts a failure and sets the next attempt.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = now + self.backoff.next();
+    }
+}
+
+impl Partition {
+    /// A partition that was just ordered.
+    pub(super) fn new(follow: Follow, ticket: u64, now: Instant) -> Self {
+        let position = match follow.start {
+            StartAt::At(position) => Some(position),
+            StartAt::Earliest | StartAt::Latest | StartAt::Time(_) => None,
+        };
+        Self {
+            topic: follow.source_topic,
+            follow,
+            ticket,
+            leader_epoch: LeaderEpoch::UNKNOWN,
+            read_from: None,
+            position,
+            told: None,
+            doubts: Doubts::default(),
+            trouble: Trial {
+                failures: 0,
+                told: false,
+                retry_at: now,
+                backoff: Backoff::new(RETRY.0, RETRY.1),
+            },
+        }
+    }
+
+    /// Its name in fetches by id or by name.
+    pub(super) fn wire_key(&self, by_id: bool) -> WireKey {
+        WireKey {
+            topic: if by_id {
+                TopicRef::Id(self.topic.0)
+            } else {
+                TopicRef::Name(self.follow.source.topic.0.clone())
+            },
+            partition: self.follow.source.partition,
+        }
+    }
+
+    /// The next offset wanted.
+    pub(super) fn offset(&self) -> Offset {
+        self.position.map_or(Offset::ZERO, |position| position.offset)
+    }
+
+    /// What to ask of the source now; `None` while there is no room.
+    pub(super) fn asked(&self) -> Option<Asked> {
+        let position = self.position?;
+        self.follow.room.is_free().then_some(Asked {
+            offset: position.offset,
+            leader_epoch: self.leader_epoch,
+            last_epoch: position.epoch,
+        })
+    }
+
+    /// After a good answer: what was doubted is settled.
+    pub(super) fn succeeded(&mut self) {
+        if self.trouble.failures > 0 {
+            self.trouble.failures = 0;
+            self.trouble.backoff.reset();
+        }
+        self.trouble.told = false;
+        self.doubts.range = false;
+        self.doubts.range_denied = false;
+        self.doubts.topic = None;
+    }
+
+    /// An arrival for it.
+    pub(super) fn arrival(&self, kind: ArrivalKind) -> Arrival {
+        Arrival {
+            key: self.follow.key,
+            generation: self.follow.generation,
+            kind,
+        }
+    }
+}
