@@ -3,3 +3,4 @@
 pub mod batch;
 pub mod frame;
 pub mod segments;
+pub mod shape;
