@@ -4,3 +4,4 @@ pub mod batch;
 pub mod fetch_answer;
 pub mod frame;
 pub mod segments;
+pub mod shape;
