@@ -75,9 +75,7 @@ impl Findings {
     }
 
     fn endpoints(&mut self, raw: &[Placed<String>]) -> Vec<Endpoint> {
-        let parsed = raw
-            .iter()
-            .filter_map(|one| self.parse(one, values::endpoint));
+        let parsed = raw.iter().filter_map(|one| self.parse(one, values::endpoint));
         parsed.collect()
     }
 
@@ -88,10 +86,7 @@ impl Findings {
     ) -> Option<Vec<Endpoint>> {
         let raw = self.require(raw, table, "bootstrap_servers")?;
         if raw.is_empty() {
-            return self.refuse(
-                table,
-                "`bootstrap_servers` is empty; name at least one broker",
-            );
+            return self.refuse(table, "`bootstrap_servers` is empty; name at least one broker");
         }
         Some(self.endpoints(raw))
     }
@@ -102,18 +97,11 @@ pub fn check(raw: &RawFile) -> Result<Config, Vec<Problem>> {
     let mut findings = Findings::default();
     let daemon = daemon(&raw.daemon, &mut findings);
     let destination = destination(&raw.destination, &mut findings);
-    let links: Vec<Option<LinkConfig>> = raw
-        .links
-        .iter()
-        .map(|one| link(one, &mut findings))
-        .collect();
+    let links: Vec<Option<LinkConfig>> =
+        raw.links.iter().map(|one| link(one, &mut findings)).collect();
     let links: Option<Vec<LinkConfig>> = links.into_iter().collect();
     if let (Some(daemon), Some(destination), Some(links)) = (daemon, destination, links) {
-        let config = Config {
-            daemon,
-            destination,
-            links,
-        };
+        let config = Config { daemon, destination, links };
         relations(&config, raw, &mut findings);
         if findings.problems.is_empty() {
             return Ok(config);
@@ -123,12 +111,13 @@ pub fn check(raw: &RawFile) -> Result<Config, Vec<Problem>> {
 }
 
 fn daemon(raw: &RawDaemon, findings: &mut Findings) -> Option<DaemonConfig> {
-    let broker_id = findings
-        .require(&raw.broker_id, &raw.here, "broker_id")
-        .and_then(|id| match i32::try_from(id.value) {
-            Ok(value) if value >= 0 => Some(BrokerId(value)),
-            _ => findings.refuse(id, "is no broker id; write a number from 0 to 2147483647"),
-        });
+    let broker_id =
+        findings.require(&raw.broker_id, &raw.here, "broker_id").and_then(
+            |id| match i32::try_from(id.value) {
+                Ok(value) if value >= 0 => Some(BrokerId(value)),
+                _ => findings.refuse(id, "is no broker id; write a number from 0 to 2147483647"),
+            },
+        );
     let http = findings.parse_or(raw.http.as_ref(), DEFAULT_HTTP, |text| {
         let http = values::socket(text)?;
         if http.ip().is_loopback() {
@@ -139,9 +128,7 @@ fn daemon(raw: &RawDaemon, findings: &mut Findings) -> Option<DaemonConfig> {
     let memory = findings.parse_or(raw.memory.as_ref(), DEFAULT_MEMORY, |text| {
         let memory = values::size(text)?;
         if memory < LEAST_MEMORY {
-            return Err(format!(
-                "\"{text}\" is too little; write at least \"16MiB\""
-            ));
+            return Err(format!("\"{text}\" is too little; write at least \"16MiB\""));
         }
         Ok(memory)
     });
@@ -161,11 +148,8 @@ fn destination(raw: &RawDestination, findings: &mut Findings) -> Option<Destinat
                     name that the destination's brokers have";
         findings.problems.push(raw.here.problem(text));
     }
-    let listeners: Vec<Option<ListenerConfig>> = raw
-        .listeners
-        .iter()
-        .map(|(name, one)| listener(name, one, findings))
-        .collect();
+    let listeners: Vec<Option<ListenerConfig>> =
+        raw.listeners.iter().map(|(name, one)| listener(name, one, findings)).collect();
     Some(DestinationConfig {
         bootstrap: bootstrap?,
         controllers,
@@ -174,18 +158,15 @@ fn destination(raw: &RawDestination, findings: &mut Findings) -> Option<Destinat
 }
 
 fn listener(name: &str, raw: &RawListener, findings: &mut Findings) -> Option<ListenerConfig> {
-    let bind = findings
-        .require(&raw.bind, &raw.here, "bind")
-        .and_then(|bind| {
-            let socket = findings.parse(bind, values::socket)?;
-            if socket.port() == 0 {
-                return findings.refuse(bind, "has port 0; brokers and clients need a fixed port");
-            }
-            Some(socket)
-        });
-    let advertise = findings
-        .require(&raw.advertise, &raw.here, "advertise")
-        .and_then(|advertise| {
+    let bind = findings.require(&raw.bind, &raw.here, "bind").and_then(|bind| {
+        let socket = findings.parse(bind, values::socket)?;
+        if socket.port() == 0 {
+            return findings.refuse(bind, "has port 0; brokers and clients need a fixed port");
+        }
+        Some(socket)
+    });
+    let advertise =
+        findings.require(&raw.advertise, &raw.here, "advertise").and_then(|advertise| {
             let endpoint = findings.parse(advertise, values::endpoint)?;
             let address = endpoint.host.trim_matches(['[', ']']).parse::<IpAddr>();
             if address.is_ok_and(|address| address.is_unspecified()) {
@@ -197,27 +178,20 @@ fn listener(name: &str, raw: &RawListener, findings: &mut Findings) -> Option<Li
             }
             Some(endpoint)
         });
-    Some(ListenerConfig {
-        name: name.to_owned(),
-        bind: bind?,
-        advertise: advertise?,
-    })
+    Some(ListenerConfig { name: name.to_owned(), bind: bind?, advertise: advertise? })
 }
 
 fn link(raw: &RawLink, findings: &mut Findings) -> Option<LinkConfig> {
-    let name = findings
-        .require(&raw.name, &raw.here, "name")
-        .and_then(|name| {
-            findings.parse(name, |text| values::link_name(text).map(|()| text.into()))
+    let name = findings.require(&raw.name, &raw.here, "name").and_then(|name| {
+        findings.parse(name, |text| values::link_name(text).map(|()| text.into()))
+    });
+    let configs_interval =
+        findings.parse_or(raw.configs_interval.as_ref(), DEFAULT_CONFIGS_INTERVAL, |text| {
+            match values::duration(text)? {
+                Duration::ZERO => Err("must be longer than nothing; write \"5s\"".to_owned()),
+                interval => Ok(interval),
+            }
         });
-    let configs_interval = findings.parse_or(
-        raw.configs_interval.as_ref(),
-        DEFAULT_CONFIGS_INTERVAL,
-        |text| match values::duration(text)? {
-            Duration::ZERO => Err("must be longer than nothing; write \"5s\"".to_owned()),
-            interval => Ok(interval),
-        },
-    );
     let source = source(&raw.source, findings);
     let topics = topics(&raw.topics, findings);
     Some(LinkConfig {
@@ -279,10 +253,7 @@ fn relations(config: &Config, raw: &RawFile, findings: &mut Findings) {
     listeners_do_not_clash(config, raw, findings);
     for (at, link) in config.links.iter().enumerate() {
         let here = &raw.links[at].here;
-        if config.links[..at]
-            .iter()
-            .any(|other| other.name == link.name)
-        {
+        if config.links[..at].iter().any(|other| other.name == link.name) {
             let text = format!("another link is named \"{}\" too; rename one", link.name);
             findings.problems.push(here.problem(text));
         }

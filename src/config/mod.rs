@@ -47,17 +47,11 @@ pub struct DaemonConfig {
 impl Config {
     /// Reads a file; `${NAME}` is looked up in the environment of the process.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read {
-            path: path.to_owned(),
-            cause,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, directory, &|name| std::env::var(name).ok()).map_err(|problems| {
-            ConfigError::Invalid {
-                path: path.to_owned(),
-                problems,
-            }
-        })
+        Self::parse(&text, directory, &|name| std::env::var(name).ok())
+            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 
     /// Reads a file's text. Relative paths in it start at `directory`.
@@ -68,19 +62,13 @@ impl Config {
     ) -> Result<Self, Vec<Problem>> {
         let document = DeTable::parse(text).map_err(|error| {
             vec![Problem {
-                line: error
-                    .span()
-                    .map_or(0, |span| section::line_of(text, span.start)),
+                line: error.span().map_or(0, |span| section::line_of(text, span.start)),
                 place: String::new(),
                 text: format!("is not TOML: {}", error.message().replace('\n', " ")),
             }]
         })?;
-        let surroundings = section::Surroundings {
-            text,
-            directory,
-            environment,
-            problems: RefCell::default(),
-        };
+        let surroundings =
+            section::Surroundings { text, directory, environment, problems: RefCell::default() };
         let root = section::Section::root(&surroundings, document.get_ref());
         let raw = raw::RawFile::read(&root);
         let mut problems = surroundings.problems.take();

@@ -28,20 +28,12 @@ pub struct Placed<T> {
 impl<T> Placed<T> {
     /// A problem with this value.
     pub fn problem(&self, text: impl Into<String>) -> Problem {
-        Problem {
-            line: self.line,
-            place: self.place.clone(),
-            text: text.into(),
-        }
+        Problem { line: self.line, place: self.place.clone(), text: text.into() }
     }
 
     /// Another value from the same place.
     pub fn with<U>(&self, value: U) -> Placed<U> {
-        Placed {
-            value,
-            line: self.line,
-            place: self.place.clone(),
-        }
+        Placed { value, line: self.line, place: self.place.clone() }
     }
 }
 

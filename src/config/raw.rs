@@ -70,16 +70,9 @@ impl RawFile {
         let tables = root.tables("link");
         // One link needs no name in its places: `link.topics.include`.
         let single = tables.len() == 1;
-        let links = tables
-            .into_iter()
-            .map(|table| RawLink::read(table, single))
-            .collect();
+        let links = tables.into_iter().map(|table| RawLink::read(table, single)).collect();
         root.refuse_others();
-        Self {
-            daemon,
-            destination,
-            links,
-        }
+        Self { daemon, destination, links }
     }
 }
 

@@ -49,13 +49,7 @@ impl<'a> Section<'a> {
         place: String,
         line: usize,
     ) -> Self {
-        Self {
-            surroundings,
-            table,
-            place,
-            line,
-            asked: RefCell::default(),
-        }
+        Self { surroundings, table, place, line, asked: RefCell::default() }
     }
 
     /// Whether the file has this table at all.
@@ -65,11 +59,7 @@ impl<'a> Section<'a> {
 
     /// The table itself as a place for problems.
     pub fn here(&self) -> Placed<()> {
-        Placed {
-            value: (),
-            line: self.line,
-            place: self.place.clone(),
-        }
+        Placed { value: (), line: self.line, place: self.place.clone() }
     }
 
     /// Calls the table by another name in problems, where its place in the file says too little.
@@ -103,19 +93,12 @@ impl<'a> Section<'a> {
     pub fn strings(&self, key: &'static str) -> Option<Vec<Placed<String>>> {
         let entry = self.entry(key)?;
         let Some(array) = entry.value.as_array() else {
-            self.report(wrong_type(
-                &entry,
-                "a list of strings such as [\"a\", \"b\"]",
-            ));
+            self.report(wrong_type(&entry, "a list of strings such as [\"a\", \"b\"]"));
             return None;
         };
         let items = array.iter().map(|item| {
             let line = line_of(self.surroundings.text, item.span().start);
-            self.text_of(&Placed {
-                value: item.get_ref(),
-                line,
-                place: entry.place.clone(),
-            })
+            self.text_of(&Placed { value: item.get_ref(), line, place: entry.place.clone() })
         });
         items.collect()
     }
@@ -274,11 +257,7 @@ impl<'a> Section<'a> {
     }
 
     fn place_of(&self, key: &str) -> String {
-        if self.place.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.place)
-        }
+        if self.place.is_empty() { key.to_owned() } else { format!("{}.{key}", self.place) }
     }
 }
 
@@ -360,9 +339,6 @@ mod tests {
     fn the_nearest_known_key_is_named() {
         let known = ["include", "exclude", "start"];
         assert_eq!(suggestion("inclde", &known), "; did you mean `include`?");
-        assert_eq!(
-            suggestion("zzz", &known),
-            "; known here: include, exclude, start"
-        );
+        assert_eq!(suggestion("zzz", &known), "; known here: include, exclude, start");
     }
 }

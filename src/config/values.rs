@@ -59,10 +59,7 @@ pub fn endpoint(text: &str) -> Result<Endpoint, String> {
     if endpoint.port == 0 {
         return wrong("has port 0");
     }
-    if endpoint
-        .host
-        .contains(|c: char| c.is_whitespace() || "/,@".contains(c))
-    {
+    if endpoint.host.contains(|c: char| c.is_whitespace() || "/,@".contains(c)) {
         return wrong("has a host that no host can have");
     }
     Ok(endpoint)
@@ -119,9 +116,7 @@ fn is_topic_character(c: char) -> bool {
 }
 
 fn number_and_unit(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     (number, unit.trim_start_matches(' '))
 }
@@ -133,11 +128,7 @@ fn rfc3339_milliseconds(text: &str) -> Option<i64> {
         Offset::Z => 0,
         Offset::Custom { minutes } => i64::from(minutes),
     };
-    let days = days_since_1970(
-        i64::from(date.year),
-        i64::from(date.month),
-        i64::from(date.day),
-    );
+    let days = days_since_1970(i64::from(date.year), i64::from(date.month), i64::from(date.day));
     let minutes = days * 1440 + i64::from(time.hour) * 60 + i64::from(time.minute) - offset_minutes;
     let milliseconds = i64::from(time.nanosecond.unwrap_or(0) / 1_000_000);
     Some((minutes * 60 + i64::from(time.second.unwrap_or(0))) * 1000 + milliseconds)
@@ -146,11 +137,7 @@ fn rfc3339_milliseconds(text: &str) -> Option<i64> {
 /// Days of the Gregorian calendar; the year is taken to begin in March, so that the leap day is
 /// the last one.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year / 4 - year / 100 + year / 400;
     let day_of_year = (153 * month + 2) / 5 + day - 1;
     // 719468 days lie between 1 March of year 0 and 1 January 1970.
@@ -199,12 +186,7 @@ mod tests {
         assert_eq!(time("1970-01-01T00:00:00Z"), 0);
         assert_eq!(time("2000-02-29T12:00:00Z"), 951_825_600_000);
         assert_eq!(time("2026-01-31T12:00:00.250+02:00"), 1_769_853_600_250);
-        for wrong in [
-            "now",
-            "2026-01-31",
-            "2026-01-31T12:00:00",
-            "2026-13-01T00:00:00Z",
-        ] {
+        for wrong in ["now", "2026-01-31", "2026-01-31T12:00:00", "2026-13-01T00:00:00Z"] {
             assert!(start(wrong).is_err(), "{wrong}");
         }
     }

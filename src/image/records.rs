@@ -107,12 +107,7 @@ pub(super) enum ConfigOwner {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Undecodable {
     Malformed(Malformed),
-    Version {
-        name: &'static str,
-        key: u32,
-        version: u32,
-        newest: u32,
-    },
+    Version { name: &'static str, key: u32, version: u32, newest: u32 },
 }
 
 impl From<Malformed> for Undecodable {
@@ -132,11 +127,7 @@ struct Kind {
 
 impl Kind {
     const fn new(name: &'static str, newest: u32, decode: Decode) -> Self {
-        Self {
-            name,
-            newest,
-            decode,
-        }
+        Self { name, newest, decode }
     }
 
     fn of_key(key: u32) -> Option<Self> {
@@ -154,13 +145,9 @@ impl Kind {
             15 => Self::new("ProducerIds", 0, producer_ids),
             17 => Self::new("BrokerRegistrationChange", 3, broker_registration_change),
             20 => Self::new("NoOp", 0, |r, _| bare(r, Record::Unused)),
-            23 => Self::new("BeginTransaction", 0, |r, _| {
-                bare(r, Record::BeginTransaction)
-            }),
+            23 => Self::new("BeginTransaction", 0, |r, _| bare(r, Record::BeginTransaction)),
             24 => Self::new("EndTransaction", 0, |r, _| bare(r, Record::EndTransaction)),
-            25 => Self::new("AbortTransaction", 0, |r, _| {
-                bare(r, Record::AbortTransaction)
-            }),
+            25 => Self::new("AbortTransaction", 0, |r, _| bare(r, Record::AbortTransaction)),
             27 => Self::new("RegisterController", 0, register_controller),
             28 => Self::new("ClearElr", 0, clear_elr),
             _ => return None,
@@ -184,19 +171,10 @@ pub(super) fn decode(value: &[u8]) -> Result<Record, Undecodable> {
     let key = reader.uvarint()?;
     let version = reader.uvarint()?;
     let Some(kind) = Kind::of_key(key) else {
-        return Ok(if is_unused(key) {
-            Record::Unused
-        } else {
-            Record::Unknown(key)
-        });
+        return Ok(if is_unused(key) { Record::Unused } else { Record::Unknown(key) });
     };
     if version > kind.newest {
-        return Err(Undecodable::Version {
-            name: kind.name,
-            key,
-            version,
-            newest: kind.newest,
-        });
+        return Err(Undecodable::Version { name: kind.name, key, version, newest: kind.newest });
     }
     let record = (kind.decode)(&mut reader, version)?;
     reader.finish()?;
@@ -312,11 +290,7 @@ fn partition(r: &mut Reader<'_>, version: u32) -> Result<Record, Malformed> {
         leader_epoch: LeaderEpoch(r.i32()?),
         partition_epoch: r.i32()?,
         is_recovering: false,
-        directories: if version >= 1 {
-            r.array(Reader::uuid)?
-        } else {
-            Vec::new()
-        },
+        directories: if version >= 1 { r.array(Reader::uuid)? } else { Vec::new() },
         eligible_leaders: Vec::new(),
         last_known_eligible_leaders: Vec::new(),
     };
@@ -370,9 +344,7 @@ fn partition_change(r: &mut Reader<'_>, _version: u32) -> Result<Record, Malform
 fn clear_elr(r: &mut Reader<'_>, _version: u32) -> Result<Record, Malformed> {
     let name = r.string()?;
     r.untagged()?;
-    Ok(Record::ClearElr(
-        (!name.is_empty()).then(|| TopicName::from(name)),
-    ))
+    Ok(Record::ClearElr((!name.is_empty()).then(|| TopicName::from(name))))
 }
 
 fn config(r: &mut Reader<'_>, _version: u32) -> Result<Record, Malformed> {
@@ -446,11 +418,8 @@ fn recovery_state(state: i8) -> Result<Option<bool>, Malformed> {
 fn listeners(r: &mut Reader<'_>) -> Result<Listeners, Malformed> {
     let listeners = r.array(|r| {
         let name = r.string()?.to_owned();
-        let listener = Listener {
-            host: r.string()?.to_owned(),
-            port: r.u16()?,
-            security_protocol: r.i16()?,
-        };
+        let listener =
+            Listener { host: r.string()?.to_owned(), port: r.u16()?, security_protocol: r.i16()? };
         r.untagged()?;
         Ok((name, listener))
     })?;
@@ -467,8 +436,5 @@ fn supported_features(r: &mut Reader<'_>) -> Result<(), Malformed> {
 }
 
 fn value(field: &'static str, value: impl Into<i64>) -> Malformed {
-    Malformed::Value {
-        field,
-        value: value.into(),
-    }
+    Malformed::Value { field, value: value.into() }
 }

@@ -1,5 +1,6 @@
 //! Our seat in the destination cluster: a broker without disks that leads the mirror partitions.
 
+pub mod config;
 pub mod controllers;
 pub mod destination;
 pub mod error;

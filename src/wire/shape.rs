@@ -79,10 +79,7 @@ const SHAPES: &[Shape] = &[
         key: 21, // DeleteRecords
         versions: (0, 2),
         flexible: 2,
-        parts: &[
-            all(List(&[all(Text), all(List(&[all(Fixed(4 + 8))]))])),
-            all(Fixed(4)),
-        ],
+        parts: &[all(List(&[all(Text), all(List(&[all(Fixed(4 + 8))]))])), all(Fixed(4))],
     },
     Shape {
         key: 23, // OffsetForLeaderEpoch
@@ -119,11 +116,7 @@ const SHAPES: &[Shape] = &[
         versions: (0, 2),
         flexible: 2,
         parts: &[
-            all(List(&[
-                all(Fixed(1)),
-                all(Text),
-                all(List(&[all(Text), all(Text)])),
-            ])),
+            all(List(&[all(Fixed(1)), all(Text), all(List(&[all(Text), all(Text)]))])),
             all(Fixed(1)),
         ],
     },
@@ -131,10 +124,7 @@ const SHAPES: &[Shape] = &[
         key: 34, // AlterReplicaLogDirs
         versions: (1, 2),
         flexible: 2,
-        parts: &[all(List(&[
-            all(Text),
-            all(List(&[all(Text), all(Items(&Fixed(4)))])),
-        ]))],
+        parts: &[all(List(&[all(Text), all(List(&[all(Text), all(Items(&Fixed(4)))]))]))],
     },
     Shape {
         key: 35, // DescribeLogDirs
@@ -203,15 +193,7 @@ const FETCH: Shape = Shape {
                 all(Fixed(4)),
             ])),
         ])),
-        Part(
-            7,
-            LAST,
-            List(&[
-                Part(0, 12, Text),
-                Part(13, LAST, Fixed(16)),
-                all(Items(&Fixed(4))),
-            ]),
-        ),
+        Part(7, LAST, List(&[Part(0, 12, Text), Part(13, LAST, Fixed(16)), all(Items(&Fixed(4)))])),
         Part(11, LAST, Text),
     ],
 };
@@ -225,11 +207,7 @@ const LIST_OFFSETS: Shape = Shape {
         Part(2, LAST, Fixed(1)),
         all(List(&[
             all(Text),
-            all(List(&[
-                all(Fixed(4)),
-                Part(4, LAST, Fixed(4)),
-                all(Fixed(8)),
-            ])),
+            all(List(&[all(Fixed(4)), Part(4, LAST, Fixed(4)), all(Fixed(8))])),
         ])),
         Part(10, LAST, Fixed(4)),
     ],
@@ -238,19 +216,10 @@ const LIST_OFFSETS: Shape = Shape {
 /// Walks a whole request frame (without its length, header included). After `Ok` every array length
 /// in it was backed by bytes. Answers how many bytes were left over.
 pub fn check_request(frame: &[u8]) -> Result<usize, ShapeError> {
-    let mut walk = Walk {
-        frame,
-        at: 0,
-        version: 0,
-        flexible: false,
-        elements: 0,
-    };
+    let mut walk = Walk { frame, at: 0, version: 0, flexible: false, elements: 0 };
     let key = walk.short()?;
     let version = walk.short()?;
-    let shape = SHAPES
-        .iter()
-        .find(|shape| shape.key == key)
-        .ok_or(ShapeError::UnknownKey(key))?;
+    let shape = SHAPES.iter().find(|shape| shape.key == key).ok_or(ShapeError::UnknownKey(key))?;
     if !(shape.versions.0..=shape.versions.1).contains(&version) {
         return Err(ShapeError::UnknownVersion { key, version });
     }
@@ -330,9 +299,7 @@ impl Walk<'_> {
         let at = self.at;
         match i32::from_be_bytes(self.take()?) {
             -1 => Ok(None),
-            length => usize::try_from(length)
-                .map(Some)
-                .map_err(|_| ShapeError::Overrun { at }),
+            length => usize::try_from(length).map(Some).map_err(|_| ShapeError::Overrun { at }),
         }
     }
 
@@ -418,17 +385,9 @@ mod tests {
     fn walks<R: Request>(body: impl Fn(i16) -> R) {
         for version in R::VERSIONS.min..=R::VERSIONS.max {
             let bytes = frame(version, &body(version));
-            assert_eq!(
-                check_request(&bytes),
-                Ok(0),
-                "{:?} v{version}",
-                ApiKey::try_from(R::KEY)
-            );
+            assert_eq!(check_request(&bytes), Ok(0), "{:?} v{version}", ApiKey::try_from(R::KEY));
             for cut in 0..bytes.len() {
-                assert!(
-                    check_request(&bytes[..cut]).is_err(),
-                    "v{version} cut at {cut}"
-                );
+                assert!(check_request(&bytes[..cut]).is_err(), "v{version} cut at {cut}");
             }
         }
     }
@@ -463,16 +422,8 @@ mod tests {
                 .with_partitions(vec![1, 2]);
             let request = FetchRequest::default()
                 .with_topics(vec![topic; 2])
-                .with_rack_id(StrBytes::from_static_str(if version < 11 {
-                    ""
-                } else {
-                    "rack"
-                }));
-            if version < 7 {
-                request
-            } else {
-                request.with_forgotten_topics_data(vec![forgotten])
-            }
+                .with_rack_id(StrBytes::from_static_str(if version < 11 { "" } else { "rack" }));
+            if version < 7 { request } else { request.with_forgotten_topics_data(vec![forgotten]) }
         });
         walks(|_| {
             let partitions = vec![list_offsets_request::ListOffsetsPartition::default(); 2];
@@ -505,11 +456,8 @@ mod tests {
             DeleteRecordsRequest::default().with_topics(vec![topic])
         });
         walks(|version| {
-            let states = if version < 4 {
-                vec![]
-            } else {
-                vec![StrBytes::from_static_str("Stable")]
-            };
+            let states =
+                if version < 4 { vec![] } else { vec![StrBytes::from_static_str("Stable")] };
             ListGroupsRequest::default().with_states_filter(states)
         });
         walks(|_| {
@@ -552,15 +500,9 @@ mod tests {
         let mut fetch = frame(4, &FetchRequest::default());
         let topics = fetch.len() - 4;
         fetch[topics..].copy_from_slice(&i32::MAX.to_be_bytes());
-        assert!(matches!(
-            check_request(&fetch),
-            Err(ShapeError::Overrun { .. })
-        ));
+        assert!(matches!(check_request(&fetch), Err(ShapeError::Overrun { .. })));
         fetch[topics..].copy_from_slice(&(-2i32).to_be_bytes());
-        assert!(matches!(
-            check_request(&fetch),
-            Err(ShapeError::Overrun { .. })
-        ));
+        assert!(matches!(check_request(&fetch), Err(ShapeError::Overrun { .. })));
     }
 
     #[test]
