@@ -52,28 +52,24 @@ enum PatternKind {
 
 impl Pattern {
     fn parse(text: &str) -> Result<Self, FilterError> {
-        let kind = if let Some(inner) = text
-            .strip_prefix('/')
-            .and_then(|rest| rest.strip_suffix('/'))
-        {
-            PatternKind::Regex(whole_name(inner).map_err(|source| FilterError::Regex {
-                pattern: text.to_owned(),
-                source: Box::new(source),
-            })?)
-        } else if text.is_empty() {
-            return Err(FilterError::Empty);
-        } else {
-            let name = text.strip_suffix('*').unwrap_or(text);
-            if !name.bytes().all(is_name_byte) {
-                return Err(FilterError::Character {
+        let kind =
+            if let Some(inner) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
+                PatternKind::Regex(whole_name(inner).map_err(|source| FilterError::Regex {
                     pattern: text.to_owned(),
-                });
-            }
-            match text.strip_suffix('*') {
-                Some(prefix) => PatternKind::Prefix(prefix.to_owned()),
-                None => PatternKind::Literal,
-            }
-        };
+                    source: Box::new(source),
+                })?)
+            } else if text.is_empty() {
+                return Err(FilterError::Empty);
+            } else {
+                let name = text.strip_suffix('*').unwrap_or(text);
+                if !name.bytes().all(is_name_byte) {
+                    return Err(FilterError::Character { pattern: text.to_owned() });
+                }
+                match text.strip_suffix('*') {
+                    Some(prefix) => PatternKind::Prefix(prefix.to_owned()),
+                    None => PatternKind::Literal,
+                }
+            };
         let text = text.to_owned();
         Ok(Self { text, kind })
     }
@@ -130,10 +126,9 @@ impl fmt::Display for Decision<'_> {
         match self {
             Self::Included(pattern) => write!(f, "included by {pattern}"),
             Self::Excluded(pattern) => write!(f, "excluded by {pattern}"),
-            Self::Internal => write!(
-                f,
-                "internal: names that begin with {INTERNAL_PREFIX} are never mirrored"
-            ),
+            Self::Internal => {
+                write!(f, "internal: names that begin with {INTERNAL_PREFIX} are never mirrored")
+            }
             Self::NotIncluded => f.write_str("not included by any pattern"),
         }
     }
@@ -150,11 +145,10 @@ impl TopicFilter {
     /// A filter from patterns as written in the configuration: a literal name, `prefix*`, or
     /// `/regex/`, which has to match the whole name.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, FilterError> {
-        let parse = |patterns: &[String]| patterns.iter().map(|p| Pattern::parse(p)).collect();
-        Ok(Self {
-            include: parse(include)?,
-            exclude: parse(exclude)?,
-        })
+        let parse = |patterns: &[String]| -> Result<Vec<Pattern>, FilterError> {
+            patterns.iter().map(|p| Pattern::parse(p)).collect()
+        };
+        Ok(Self { include: parse(include)?, exclude: parse(exclude)? })
     }
 
     /// What becomes of a topic of this name, and which rule decides.
@@ -190,10 +184,7 @@ mod tests {
 
     #[test]
     fn the_rule_that_decides_is_named() {
-        let filter = filter(
-            &["orders", "payments.*", "/^eu-(a|b)$/"],
-            &["payments.secret*"],
-        );
+        let filter = filter(&["orders", "payments.*", "/^eu-(a|b)$/"], &["payments.secret*"]);
         for (name, decision) in [
             ("orders", "included by orders"),
             ("orders2", "not included by any pattern"),
@@ -210,24 +201,16 @@ mod tests {
     #[test]
     fn internal_names_are_never_mirrored() {
         let filter = filter(&["*", "__consumer_offsets"], &[]);
-        assert!(matches!(
-            filter.decide("__consumer_offsets"),
-            Decision::Internal
-        ));
+        assert!(matches!(filter.decide("__consumer_offsets"), Decision::Internal));
         assert!(filter.decide("_schemas").is_included());
     }
 
     #[test]
     fn a_regex_has_to_match_the_whole_name() {
         let filter = filter(&["/a|b/", "/c|cd/"], &[]);
-        for (name, included) in [
-            ("a", true),
-            ("b", true),
-            ("ab", false),
-            ("xb", false),
-            ("cd", true),
-            ("cde", false),
-        ] {
+        for (name, included) in
+            [("a", true), ("b", true), ("ab", false), ("xb", false), ("cd", true), ("cde", false)]
+        {
             assert_eq!(filter.decide(name).is_included(), included, "{name}");
         }
     }
@@ -235,10 +218,7 @@ mod tests {
     #[test]
     fn patterns_that_cannot_be_meant_are_refused() {
         for pattern in ["", "a*b", "?", "/(/", "/a)(b/", "/a", "/\\w{900}{900}/"] {
-            assert!(
-                TopicFilter::new(&[pattern.to_owned()], &[]).is_err(),
-                "{pattern}"
-            );
+            assert!(TopicFilter::new(&[pattern.to_owned()], &[]).is_err(), "{pattern}");
         }
     }
 }
