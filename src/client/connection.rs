@@ -1,6 +1,7 @@
 //! One connection to one broker: set-up, versions, typed requests. Not shared by name or id: that
 //! is the cluster's.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::error::ParseResponseErrorCode;
 use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{
-    Decodable, Encodable, HeaderVersion, Message, Request, StrBytes, VersionRange,
+    Decodable, Encodable, HeaderVersion, Request, StrBytes, VersionRange,
 };
 
 use super::error::RequestName;
@@ -16,6 +17,7 @@ use super::pipeline::Pipeline;
 use super::transport::Transport;
 use super::versions::{self, Answer, PeerVersions};
 use super::{ClientConfig, ClientError, Endpoint};
+use crate::wire::bounded::Bounded;
 use crate::wire::frame::LENGTH_BYTES;
 
 /// Known to brokers from Kafka 2.4 on; what v4 adds concerns features only.
@@ -172,7 +174,7 @@ impl Inner {
         frame: BytesMut,
     ) -> Result<R::Response, ClientError> {
         decode::<R::Response>(frame.freeze(), version)
-            .map_err(|error| self.decode_error(name::<R>(version), format!("{error:#}")))
+            .map_err(|reason| self.decode_error(name::<R>(version), reason))
     }
 
     fn decode_error(&self, request: RequestName, reason: String) -> ClientError {
@@ -194,25 +196,29 @@ fn name<R: Request>(version: i16) -> RequestName {
 }
 
 /// A request frame with its length; the pipeline sets the correlation id.
-fn encode<R: Request>(client_id: &StrBytes, version: i16, request: &R) -> anyhow::Result<BytesMut> {
+fn encode<R: Request>(client_id: &StrBytes, version: i16, request: &R) -> Result<BytesMut, String> {
     let header = RequestHeader::default()
         .with_request_api_key(R::KEY)
         .with_request_api_version(version)
         .with_correlation_id(0)
         .with_client_id(Some(client_id.clone()));
     let header_version = R::header_version(version);
-    let length = header.compute_size(header_version)? + request.compute_size(version)?;
+    let header_bytes = header.compute_size(header_version).map_err(reason)?;
+    let length = header_bytes + request.compute_size(version).map_err(reason)?;
     let mut frame = BytesMut::with_capacity(LENGTH_BYTES + length);
-    frame.put_i32(i32::try_from(length)?);
-    header.encode(&mut frame, header_version)?;
-    request.encode(&mut frame, version)?;
+    frame.put_i32(i32::try_from(length).map_err(reason)?);
+    header.encode(&mut frame, header_version).map_err(reason)?;
+    request.encode(&mut frame, version).map_err(reason)?;
     Ok(frame)
 }
 
-fn decode<A: Message + Decodable + HeaderVersion>(
-    mut frame: Bytes,
-    version: i16,
-) -> anyhow::Result<A> {
-    ResponseHeader::decode(&mut frame, A::header_version(version))?;
-    A::decode(&mut frame, version)
+fn decode<A: Decodable + HeaderVersion>(frame: Bytes, version: i16) -> Result<A, String> {
+    let mut frame = Bounded::new(frame);
+    ResponseHeader::decode(&mut frame, A::header_version(version)).map_err(reason)?;
+    A::decode(&mut frame, version).map_err(reason)
+}
+
+/// Some of the codec's messages end in a line break.
+fn reason(error: impl Display) -> String {
+    format!("{error:#}").trim_end().to_owned()
 }
