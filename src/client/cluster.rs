@@ -276,7 +276,7 @@ mod tests {
     const SEAT: BrokerId = BrokerId(9001);
 
     fn config() -> ClientConfig {
-        ClientConfig { connect_timeout: Duration::from_millis(200), ..ClientConfig::default() }
+        ClientConfig { connect_timeout: Duration::from_secs(1), ..ClientConfig::default() }
     }
 
     fn metadata(brokers: &[(BrokerId, &Endpoint)]) -> MetadataResponse {
