@@ -6,6 +6,7 @@
 mod apply;
 mod delta;
 mod error;
+mod layouts;
 mod reader;
 mod records;
 mod replay;

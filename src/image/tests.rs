@@ -1,5 +1,6 @@
 //! Records in, images and deltas out.
 
+mod deltas;
 mod encoder;
 mod garbage;
 mod real_log;
@@ -41,7 +42,10 @@ fn id(id: u128) -> TopicId {
 }
 
 fn key(topic: u128, partition: i32) -> PartitionKey {
-    PartitionKey { topic: id(topic), partition }
+    PartitionKey {
+        topic: id(topic),
+        partition,
+    }
 }
 
 fn brokers(ids: &[i32]) -> Vec<BrokerId> {
@@ -63,7 +67,10 @@ fn changed(changes: &[&[(u32, Encoder)]]) -> PartitionImage {
 fn topics_come_with_partitions_and_go_with_their_configs() {
     let mut replay = Replay::new();
     let setting = config(2, "t", "retention.ms", Some("-1"));
-    apply(&mut replay, &[topic("t", 7), partition(7, 0), partition(7, 1), setting]);
+    apply(
+        &mut replay,
+        &[topic("t", 7), partition(7, 0), partition(7, 1), setting],
+    );
     let (image, _) = replay.take().unwrap();
     let name = TopicName::from("t");
     let found = image.topic_named(&name).unwrap();
@@ -123,22 +130,34 @@ fn partitions_of_every_version_are_read() {
 fn a_leader_in_a_change_raises_the_leader_epoch_even_if_it_is_the_same() {
     let same = changed(&[&[(1, field().i32(1))]]);
     assert_eq!(same.leader, Some(BrokerId(1)));
-    assert_eq!((same.leader_epoch, same.partition_epoch), (LeaderEpoch(6), 9));
+    assert_eq!(
+        (same.leader_epoch, same.partition_epoch),
+        (LeaderEpoch(6), 9)
+    );
 
     let unchanged = changed(&[&[(1, field().i32(-2))]]);
     assert_eq!(unchanged.leader, Some(BrokerId(1)));
-    assert_eq!((unchanged.leader_epoch, unchanged.partition_epoch), (LeaderEpoch(5), 9));
+    assert_eq!(
+        (unchanged.leader_epoch, unchanged.partition_epoch),
+        (LeaderEpoch(5), 9)
+    );
 
     let nobody = changed(&[&[(1, field().i32(-1))], &[]]);
     assert_eq!(nobody.leader, None);
-    assert_eq!((nobody.leader_epoch, nobody.partition_epoch), (LeaderEpoch(6), 10));
+    assert_eq!(
+        (nobody.leader_epoch, nobody.partition_epoch),
+        (LeaderEpoch(6), 10)
+    );
 }
 
 #[test]
 fn a_change_of_the_in_sync_set_keeps_the_leader_epoch() {
     let shrunk = changed(&[&[(0, field().i32s(&[1, 3]))]]);
     assert_eq!(shrunk.in_sync, brokers(&[1, 3]));
-    assert_eq!((shrunk.leader_epoch, shrunk.partition_epoch), (LeaderEpoch(5), 9));
+    assert_eq!(
+        (shrunk.leader_epoch, shrunk.partition_epoch),
+        (LeaderEpoch(5), 9)
+    );
     assert_eq!(shrunk.replicas, brokers(&[1, 2, 3]));
     assert_eq!(shrunk.directories, uuids(&[21, 22, 23]));
 }
@@ -181,9 +200,16 @@ fn directories_follow_the_replicas() {
     let none: Vec<u128> = Vec::new();
     let unassigned = changed(&[&[(2, field().i32s(&[1, 2])), (8, field().uuids(&none))]]);
     assert_eq!(unassigned.directories, uuids(&[0, 0]));
-    let values =
-        [topic("t", 7), partition(7, 0), partition_change(7, 0, &[(2, field().i32s(&[1, 2]))])];
-    let expected = Misfit::Directories { key: key(7, 0), replicas: 2, directories: 3 };
+    let values = [
+        topic("t", 7),
+        partition(7, 0),
+        partition_change(7, 0, &[(2, field().i32s(&[1, 2]))]),
+    ];
+    let expected = Misfit::Directories {
+        key: key(7, 0),
+        replicas: 2,
+        directories: 3,
+    };
     assert_eq!(misfit(&values), expected);
 }
 
@@ -227,8 +253,14 @@ fn configs_are_kept_by_topic_broker_and_cluster() {
         config(32, "group", "consumer.session.timeout.ms", Some("5")),
     ]);
     let topic = image.topic_config(&"t".into()).unwrap();
-    assert_eq!(topic.iter().collect::<Vec<_>>(), [(&"retention.ms".into(), &"2".into())]);
-    assert_eq!(image.broker_config(None).unwrap()["min.insync.replicas"], "2");
+    assert_eq!(
+        topic.iter().collect::<Vec<_>>(),
+        [(&"retention.ms".into(), &"2".into())]
+    );
+    assert_eq!(
+        image.broker_config(None).unwrap()["min.insync.replicas"],
+        "2"
+    );
     let broker = image.broker_config(Some(BrokerId(3))).unwrap();
     assert_eq!(broker["log.cleaner.threads"], "4");
     assert_eq!(image.broker_config(Some(BrokerId(4))), None);
@@ -237,7 +269,11 @@ fn configs_are_kept_by_topic_broker_and_cluster() {
 #[test]
 fn brokers_of_every_version_are_read() {
     let new = replayed(&[broker(3, 11)]);
-    let listener = Listener { host: "host".into(), port: 9092, security_protocol: 0 };
+    let listener = Listener {
+        host: "host".into(),
+        port: 9092,
+        security_protocol: 0,
+    };
     let expected = BrokerImage {
         id: BrokerId(3),
         epoch: BrokerEpoch(11),
@@ -253,10 +289,21 @@ fn brokers_of_every_version_are_read() {
 
     for version in 0..=4 {
         let record = Encoder::record(0, version).i32(3);
-        let record = if version >= 2 { record.bool(false) } else { record };
-        let record = record.uuid(7).i64(11).endpoint_and_feature("PLAINTEXT", 40_000);
+        let record = if version >= 2 {
+            record.bool(false)
+        } else {
+            record
+        };
+        let record = record
+            .uuid(7)
+            .i64(11)
+            .endpoint_and_feature("PLAINTEXT", 40_000);
         let record = record.null().bool(false);
-        let record = if version >= 1 { record.bool(true) } else { record };
+        let record = if version >= 1 {
+            record.bool(true)
+        } else {
+            record
+        };
         let image = replayed(&[record.tagged(&[]).0]);
         let broker = image.broker(BrokerId(3)).unwrap();
         assert_eq!(broker.listeners["PLAINTEXT"].port, 40_000);
@@ -276,10 +323,24 @@ fn a_registration_changes_field_by_field() {
     assert!(same.is_fenced && !same.in_controlled_shutdown);
     assert!(!after(&[(0, field().i8(-1))]).is_fenced);
     assert!(after(&[(1, field().i8(1))]).in_controlled_shutdown);
-    assert_eq!(after(&[(2, field().uuids(&[41, 42]))]).log_dirs, uuids(&[41, 42]));
-    assert_eq!(after(&[(2, field().uuids(&[]))]).log_dirs, uuids(&[31]), "empty: unchanged");
-    assert_eq!(after(&[(3, field().uuids(&[]))]).cordoned_log_dirs, uuids(&[]));
-    assert_eq!(after(&[(3, field().null())]).cordoned_log_dirs, uuids(&[31]), "null: unchanged");
+    assert_eq!(
+        after(&[(2, field().uuids(&[41, 42]))]).log_dirs,
+        uuids(&[41, 42])
+    );
+    assert_eq!(
+        after(&[(2, field().uuids(&[]))]).log_dirs,
+        uuids(&[31]),
+        "empty: unchanged"
+    );
+    assert_eq!(
+        after(&[(3, field().uuids(&[]))]).cordoned_log_dirs,
+        uuids(&[])
+    );
+    assert_eq!(
+        after(&[(3, field().null())]).cordoned_log_dirs,
+        uuids(&[31]),
+        "null: unchanged"
+    );
 }
 
 #[test]
@@ -287,9 +348,25 @@ fn brokers_are_fenced_by_the_old_records_and_unregistered() {
     let old = |key| Encoder::record(key, 0).i32(3).i64(11).tagged(&[]).0;
     let mut replay = Replay::new();
     apply(&mut replay, &[broker(3, 11), old(8)]);
-    assert!(!replay.take().unwrap().0.broker(BrokerId(3)).unwrap().is_fenced);
+    assert!(
+        !replay
+            .take()
+            .unwrap()
+            .0
+            .broker(BrokerId(3))
+            .unwrap()
+            .is_fenced
+    );
     apply(&mut replay, &[old(7)]);
-    assert!(replay.take().unwrap().0.broker(BrokerId(3)).unwrap().is_fenced);
+    assert!(
+        replay
+            .take()
+            .unwrap()
+            .0
+            .broker(BrokerId(3))
+            .unwrap()
+            .is_fenced
+    );
     apply(&mut replay, &[old(1)]);
     let (image, delta) = replay.take().unwrap();
     assert_eq!(image.brokers().count(), 0);
@@ -299,13 +376,19 @@ fn brokers_are_fenced_by_the_old_records_and_unregistered() {
 #[test]
 fn controllers_features_and_producer_ids_are_kept() {
     let controller = Encoder::record(27, 0).i32(100).uuid(5).bool(false);
-    let controller = controller.endpoint_and_feature("CONTROLLER", 9093).tagged(&[]).0;
+    let controller = controller
+        .endpoint_and_feature("CONTROLLER", 9093)
+        .tagged(&[])
+        .0;
     let mut replay = Replay::new();
     let levels = [feature("metadata.version", 30), feature("group.version", 1)];
     apply(&mut replay, &[&levels[..], &[controller]].concat());
     let (image, delta) = replay.take().unwrap();
     assert_eq!(image.controllers()[&BrokerId(100)]["CONTROLLER"].port, 9093);
-    assert_eq!((image.metadata_version(), image.feature("group.version")), (Some(30), Some(1)));
+    assert_eq!(
+        (image.metadata_version(), image.feature("group.version")),
+        (Some(30), Some(1))
+    );
     assert!(delta.controllers && delta.features && !delta.producer_ids);
 
     let producer_ids = Encoder::record(15, 0).i32(1).i64(2).i64(3000).tagged(&[]).0;
@@ -318,114 +401,27 @@ fn controllers_features_and_producer_ids_are_kept() {
 }
 
 #[test]
-fn a_delta_names_what_changed_since_the_last_take_and_images_taken_stay() {
-    let mut replay = Replay::new();
-    assert!(replay.take().is_none());
-    apply(&mut replay, &[topic("t", 7), partition(7, 0), topic("u", 8), partition(8, 0)]);
-    let (first, delta) = replay.take().unwrap();
-    assert_eq!(delta.topics, BTreeSet::from([id(7), id(8)]));
-    assert!(replay.take().is_none());
-
-    let no_op = Encoder::record(20, 0).tagged(&[]).0;
-    apply(&mut replay, &[no_op]);
-    assert!(replay.take().is_none());
-
-    let shrink = [(0, field().i32s(&[1]))];
-    apply(&mut replay, &[partition_change(8, 0, &shrink)]);
-    let (second, delta) = replay.take().unwrap();
-    let expected = Delta { topics: BTreeSet::from([id(8)]), ..Delta::default() };
-    assert_eq!(delta, expected);
-    assert_eq!(first.partition(key(8, 0)).unwrap().in_sync, brokers(&[1, 2, 3]));
-    assert_eq!(second.partition(key(8, 0)).unwrap().in_sync, brokers(&[1]));
-    let (old, new) = (first.topic(id(7)).unwrap(), second.topic(id(7)).unwrap());
-    assert!(Arc::ptr_eq(old, new), "a topic that did not change is shared");
-}
-
-#[test]
-fn nothing_of_a_transaction_shows_before_its_end() {
-    let mut replay = Replay::new();
-    apply(&mut replay, &[topic("t", 7), begin(), topic("u", 8), partition(8, 0)]);
-    let (image, delta) = replay.take().unwrap();
-    assert_eq!(delta.topics, BTreeSet::from([id(7)]), "what came before it does show");
-    assert_eq!(image.topic(id(8)), None);
-    apply(&mut replay, &[partition_change(8, 0, &[(1, field().i32(2))])]);
-    assert!(replay.take().is_none());
-    apply(&mut replay, &[end()]);
-    let (image, delta) = replay.take().unwrap();
-    assert_eq!(delta.topics, BTreeSet::from([id(8)]));
-    assert_eq!(image.partition(key(8, 0)).unwrap().leader, Some(BrokerId(2)));
-}
-
-#[test]
-fn nothing_of_an_aborted_transaction_ever_shows() {
-    let mut replay = Replay::new();
-    apply(&mut replay, &[topic("t", 7), partition(7, 0), broker(3, 11)]);
-    let (before, _) = replay.take().unwrap();
-    let inside = [
-        begin(),
-        remove_topic(7),
-        topic("u", 8),
-        config(2, "u", "retention.ms", Some("1")),
-        broker_change(3, 11, &[(0, field().i8(-1))]),
-        feature("metadata.version", 30),
-    ];
-    apply(&mut replay, &inside);
-    assert!(replay.take().is_none());
-    apply(&mut replay, &[abort()]);
-    assert!(replay.take().is_none());
-    apply(&mut replay, &[topic("v", 9)]);
-    let (image, delta) = replay.take().unwrap();
-    assert_eq!(delta.topics, BTreeSet::from([id(9)]));
-    assert!(delta.removed_topics.is_empty() && delta.brokers.is_empty());
-    assert_eq!(image.topic(id(7)), before.topic(id(7)));
-}
-
-#[test]
-fn a_snapshot_shows_what_changed_and_what_vanished() {
-    let mut replay = Replay::new();
-    let setting = config(2, "t", "retention.ms", Some("1"));
-    apply(&mut replay, &[topic("t", 7), partition(7, 0), setting.clone(), topic("gone", 8)]);
-    apply(&mut replay, &[topic("u", 9), partition(9, 0), broker(3, 11), broker(4, 12)]);
-    replay.take().unwrap();
-
-    // A transaction that was open is forgotten with everything else.
-    apply(&mut replay, &[begin(), remove_topic(7)]);
-    replay.begin_snapshot();
-    apply(&mut replay, &[topic("t", 7), partition(7, 0), setting, topic("u", 9), broker(3, 11)]);
-    let (image, delta) = replay.take().unwrap();
-    let expected = Delta {
-        topics: BTreeSet::from([id(9)]),
-        removed_topics: BTreeSet::from([id(8)]),
-        brokers: BTreeSet::from([BrokerId(4)]),
-        ..Delta::default()
-    };
-    assert_eq!(delta, expected);
-    assert!(image.topic(id(9)).unwrap().partitions.is_empty());
-}
-
-#[test]
-fn a_snapshot_of_what_is_known_shows_nothing() {
-    let mut replay = Replay::new();
-    let all = [topic("t", 7), partition(7, 0), broker(3, 11), feature("x", 1)];
-    apply(&mut replay, &all);
-    replay.take().unwrap();
-    replay.begin_snapshot();
-    apply(&mut replay, &all);
-    assert!(replay.take().is_none());
-    apply(&mut replay, &[partition(7, 1)]);
-    assert_eq!(replay.take().unwrap().1.topics, BTreeSet::from([id(7)]));
-}
-
-#[test]
 fn records_that_contradict_the_image_are_refused() {
     assert_eq!(misfit(&[partition(7, 0)]), Misfit::Topic(id(7)));
     assert_eq!(misfit(&[remove_topic(7)]), Misfit::Topic(id(7)));
     let change = partition_change(7, 1, &[]);
-    assert_eq!(misfit(&[topic("t", 7), change]), Misfit::Partition(key(7, 1)));
-    assert_eq!(misfit(&[broker_change(3, 11, &[])]), Misfit::Broker(BrokerId(3)));
-    let expected =
-        Misfit::BrokerEpoch { id: BrokerId(3), current: BrokerEpoch(11), found: BrokerEpoch(10) };
-    assert_eq!(misfit(&[broker(3, 11), broker_change(3, 10, &[])]), expected);
+    assert_eq!(
+        misfit(&[topic("t", 7), change]),
+        Misfit::Partition(key(7, 1))
+    );
+    assert_eq!(
+        misfit(&[broker_change(3, 11, &[])]),
+        Misfit::Broker(BrokerId(3))
+    );
+    let expected = Misfit::BrokerEpoch {
+        id: BrokerId(3),
+        current: BrokerEpoch(11),
+        found: BrokerEpoch(10),
+    };
+    assert_eq!(
+        misfit(&[broker(3, 11), broker_change(3, 10, &[])]),
+        expected
+    );
     let clear = Encoder::record(28, 0).string("t").tagged(&[]).0;
     assert_eq!(misfit(&[clear]), Misfit::TopicNamed("t".into()));
     assert_eq!(misfit(&[begin(), begin()]), Misfit::TransactionOpen);

@@ -1,4 +1,4 @@
-//! The metadata log of a stock 4.3.1 broker (`tests/data/metadata-4.3.1.log`, 65 records): topics
+//! The metadata log of a stock 4.3.1 broker (`tests/data/metadata-4.3.1.log`, 63 records): topics
 //! created, extended and deleted, settings changed, a quota, a producer; then killed, started again
 //! (with unclean elections) and stopped. The expectations were read off Kafka's own
 //! `DumpLogSegments --cluster-metadata-decoder` of the same file.
@@ -59,16 +59,24 @@ fn a_real_log_gives_the_image_that_kafka_has() {
     assert_eq!(image.feature("eligible.leader.replicas.version"), Some(1));
     assert_eq!(image.next_producer_id(), Some(1000));
     let controller = &image.controllers()[&BrokerId(1)]["CONTROLLER"];
-    assert_eq!((controller.host.as_str(), controller.port), ("127.0.0.1", 49373));
+    assert_eq!(
+        (controller.host.as_str(), controller.port),
+        ("127.0.0.1", 49373)
+    );
 
     let broker = image.broker(BrokerId(1)).unwrap();
-    assert_eq!((broker.epoch, broker.rack.as_deref()), (BrokerEpoch(47), Some("az1")));
+    assert_eq!(
+        (broker.epoch, broker.rack.as_deref()),
+        (BrokerEpoch(47), Some("az1"))
+    );
     assert!(broker.is_fenced && broker.in_controlled_shutdown);
     assert_eq!(broker.listeners["PLAINTEXT"].port, 38535);
     assert!(broker.cordoned_log_dirs.is_empty());
 
-    let mut topics: Vec<_> =
-        image.topics().map(|topic| (topic.name.as_str(), topic.partitions.len())).collect();
+    let mut topics: Vec<_> = image
+        .topics()
+        .map(|topic| (topic.name.as_str(), topic.partitions.len()))
+        .collect();
     topics.sort_unstable();
     assert_eq!(topics, [("after", 1), ("orders", 3), ("payments", 1)]);
     // Base64 on Kafka's side: Y0WY-6WSQPeXGQeAZAl9wA, and directory hREhXI2XaAjghe983vKQzg.
@@ -98,7 +106,10 @@ fn a_real_log_gives_the_image_that_kafka_has() {
     assert_eq!(image.topic_config(&"gone".into()), None);
     let cluster = image.broker_config(None).unwrap();
     assert_eq!(
-        (&*cluster["message.max.bytes"], &*cluster["min.insync.replicas"]),
+        (
+            &*cluster["message.max.bytes"],
+            &*cluster["min.insync.replicas"]
+        ),
         ("2000000", "1")
     );
 }
