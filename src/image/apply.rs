@@ -48,15 +48,9 @@ impl Image {
         let id = change.id;
         let current = self.broker(id).ok_or(Misfit::Broker(id))?.epoch;
         if current != change.epoch {
-            return Err(Misfit::BrokerEpoch {
-                id,
-                current,
-                found: change.epoch,
-            });
+            return Err(Misfit::BrokerEpoch { id, current, found: change.epoch });
         }
-        let broker = Arc::make_mut(&mut self.brokers)
-            .get_mut(&id)
-            .ok_or(Misfit::Broker(id))?;
+        let broker = Arc::make_mut(&mut self.brokers).get_mut(&id).ok_or(Misfit::Broker(id))?;
         set(&mut broker.is_fenced, change.is_fenced);
         broker.in_controlled_shutdown |= change.enters_controlled_shutdown;
         if !change.log_dirs.is_empty() {
@@ -67,19 +61,13 @@ impl Image {
     }
 
     fn create_topic(&mut self, id: TopicId, name: TopicName) {
-        let topic = TopicImage {
-            id,
-            name: name.clone(),
-            partitions: BTreeMap::new(),
-        };
+        let topic = TopicImage { id, name: name.clone(), partitions: BTreeMap::new() };
         Arc::make_mut(&mut self.topics).insert(id, Arc::new(topic));
         Arc::make_mut(&mut self.topic_ids).insert(name, id);
     }
 
     fn remove_topic(&mut self, id: TopicId) -> Result<(), Misfit> {
-        let topic = Arc::make_mut(&mut self.topics)
-            .remove(&id)
-            .ok_or(Misfit::Topic(id))?;
+        let topic = Arc::make_mut(&mut self.topics).remove(&id).ok_or(Misfit::Topic(id))?;
         if self.topic_ids.get(&topic.name) == Some(&id) {
             Arc::make_mut(&mut self.topic_ids).remove(&topic.name);
         }
@@ -97,9 +85,7 @@ impl Image {
     ) -> Result<(), Misfit> {
         let replicas = partition.replicas.len();
         partition.directories = fit_directories(key, replicas, partition.directories)?;
-        self.topic_mut(key.topic)?
-            .partitions
-            .insert(key.partition, partition);
+        self.topic_mut(key.topic)?.partitions.insert(key.partition, partition);
         Ok(())
     }
 
@@ -110,9 +96,7 @@ impl Image {
     ) -> Result<(), Misfit> {
         let known = self.partition(key).ok_or(Misfit::Partition(key))?;
         let changed = known.clone().merge(key, change)?;
-        self.topic_mut(key.topic)?
-            .partitions
-            .insert(key.partition, changed);
+        self.topic_mut(key.topic)?.partitions.insert(key.partition, changed);
         Ok(())
     }
 
@@ -121,10 +105,7 @@ impl Image {
         if !self.topics.contains_key(&id) {
             return Err(Misfit::Topic(id));
         }
-        Arc::make_mut(&mut self.topics)
-            .get_mut(&id)
-            .map(Arc::make_mut)
-            .ok_or(Misfit::Topic(id))
+        Arc::make_mut(&mut self.topics).get_mut(&id).map(Arc::make_mut).ok_or(Misfit::Topic(id))
     }
 
     fn clear_eligible_leaders(&mut self, name: Option<TopicName>) -> Result<(), Misfit> {
@@ -202,10 +183,7 @@ impl PartitionImage {
         set(&mut self.directories, change.directories);
         self.directories = fit_directories(key, self.replicas.len(), self.directories)?;
         set(&mut self.eligible_leaders, change.eligible_leaders);
-        set(
-            &mut self.last_known_eligible_leaders,
-            change.last_known_eligible_leaders,
-        );
+        set(&mut self.last_known_eligible_leaders, change.last_known_eligible_leaders);
         self.partition_epoch = self.partition_epoch.saturating_add(1);
         Ok(self)
     }
@@ -225,11 +203,7 @@ fn fit_directories(
         return Ok(vec![Uuid::nil(); replicas]);
     }
     if directories.len() != replicas {
-        return Err(Misfit::Directories {
-            key,
-            replicas,
-            directories: directories.len(),
-        });
+        return Err(Misfit::Directories { key, replicas, directories: directories.len() });
     }
     Ok(directories)
 }

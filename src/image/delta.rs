@@ -58,12 +58,7 @@ fn changed_topics(old: &Image, new: &Image) -> (BTreeSet<TopicId>, BTreeSet<Topi
         .filter(|&(id, topic)| old.topics.get(id) != Some(topic))
         .map(|(&id, _)| id)
         .collect();
-    let removed = old
-        .topics
-        .keys()
-        .filter(|id| !new.topics.contains_key(id))
-        .copied()
-        .collect();
+    let removed = old.topics.keys().filter(|id| !new.topics.contains_key(id)).copied().collect();
     (changed, removed)
 }
 

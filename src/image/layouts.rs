@@ -127,11 +127,7 @@ pub(super) fn partition(r: &mut Reader<'_>, version: u32) -> Result<Record, Malf
         leader_epoch: LeaderEpoch(r.i32()?),
         partition_epoch: r.i32()?,
         is_recovering: false,
-        directories: if version >= 1 {
-            r.array(Reader::uuid)?
-        } else {
-            Vec::new()
-        },
+        directories: if version >= 1 { r.array(Reader::uuid)? } else { Vec::new() },
         eligible_leaders: Vec::new(),
         last_known_eligible_leaders: Vec::new(),
     };
@@ -185,9 +181,7 @@ pub(super) fn partition_change(r: &mut Reader<'_>, _version: u32) -> Result<Reco
 pub(super) fn clear_elr(r: &mut Reader<'_>, _version: u32) -> Result<Record, Malformed> {
     let name = r.string()?;
     r.untagged()?;
-    Ok(Record::ClearElr(
-        (!name.is_empty()).then(|| TopicName::from(name)),
-    ))
+    Ok(Record::ClearElr((!name.is_empty()).then(|| TopicName::from(name))))
 }
 
 pub(super) fn config(r: &mut Reader<'_>, _version: u32) -> Result<Record, Malformed> {
@@ -261,11 +255,8 @@ fn recovery_state(state: i8) -> Result<Option<bool>, Malformed> {
 fn listeners(r: &mut Reader<'_>) -> Result<Listeners, Malformed> {
     let listeners = r.array(|r| {
         let name = r.string()?.to_owned();
-        let listener = Listener {
-            host: r.string()?.to_owned(),
-            port: r.u16()?,
-            security_protocol: r.i16()?,
-        };
+        let listener =
+            Listener { host: r.string()?.to_owned(), port: r.u16()?, security_protocol: r.i16()? };
         r.untagged()?;
         Ok((name, listener))
     })?;
@@ -282,8 +273,5 @@ fn supported_features(r: &mut Reader<'_>) -> Result<(), Malformed> {
 }
 
 fn value(field: &'static str, value: impl Into<i64>) -> Malformed {
-    Malformed::Value {
-        field,
-        value: value.into(),
-    }
+    Malformed::Value { field, value: value.into() }
 }

@@ -25,20 +25,16 @@ impl<'a> Reader<'a> {
 
     fn slice(&mut self, needed: usize) -> Result<&'a [u8], Malformed> {
         let left = self.bytes.len();
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(needed)
-            .ok_or(Malformed::Truncated { needed, left })?;
+        let (taken, rest) =
+            self.bytes.split_at_checked(needed).ok_or(Malformed::Truncated { needed, left })?;
         self.bytes = rest;
         Ok(taken)
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let left = self.bytes.len();
-        let (&taken, rest) = self
-            .bytes
-            .split_first_chunk()
-            .ok_or(Malformed::Truncated { needed: N, left })?;
+        let (&taken, rest) =
+            self.bytes.split_first_chunk().ok_or(Malformed::Truncated { needed: N, left })?;
         self.bytes = rest;
         Ok(taken)
     }
@@ -59,9 +55,7 @@ impl<'a> Reader<'a> {
     fn length(&mut self) -> Result<Option<usize>, Malformed> {
         let coded = self.uvarint()?;
         // A length that this machine cannot address is larger than what is left in any case.
-        Ok(coded
-            .checked_sub(1)
-            .map(|length| usize::try_from(length).unwrap_or(usize::MAX)))
+        Ok(coded.checked_sub(1).map(|length| usize::try_from(length).unwrap_or(usize::MAX)))
     }
 
     pub(super) fn bool(&mut self) -> Result<bool, Malformed> {

@@ -101,12 +101,7 @@ pub(super) enum ConfigOwner {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Undecodable {
     Malformed(Malformed),
-    Version {
-        name: &'static str,
-        key: u32,
-        version: u32,
-        newest: u32,
-    },
+    Version { name: &'static str, key: u32, version: u32, newest: u32 },
 }
 
 impl From<Malformed> for Undecodable {
@@ -126,11 +121,7 @@ struct Kind {
 
 impl Kind {
     const fn new(name: &'static str, newest: u32, decode: Decode) -> Self {
-        Self {
-            name,
-            newest,
-            decode,
-        }
+        Self { name, newest, decode }
     }
 
     fn of_key(key: u32) -> Option<Self> {
@@ -148,13 +139,9 @@ impl Kind {
             15 => Self::new("ProducerIds", 0, producer_ids),
             17 => Self::new("BrokerRegistrationChange", 3, broker_registration_change),
             20 => Self::new("NoOp", 0, |r, _| bare(r, Record::Unused)),
-            23 => Self::new("BeginTransaction", 0, |r, _| {
-                bare(r, Record::BeginTransaction)
-            }),
+            23 => Self::new("BeginTransaction", 0, |r, _| bare(r, Record::BeginTransaction)),
             24 => Self::new("EndTransaction", 0, |r, _| bare(r, Record::EndTransaction)),
-            25 => Self::new("AbortTransaction", 0, |r, _| {
-                bare(r, Record::AbortTransaction)
-            }),
+            25 => Self::new("AbortTransaction", 0, |r, _| bare(r, Record::AbortTransaction)),
             27 => Self::new("RegisterController", 0, register_controller),
             28 => Self::new("ClearElr", 0, clear_elr),
             _ => return None,
@@ -178,19 +165,10 @@ pub(super) fn decode(value: &[u8]) -> Result<Record, Undecodable> {
     let key = reader.uvarint()?;
     let version = reader.uvarint()?;
     let Some(kind) = Kind::of_key(key) else {
-        return Ok(if is_unused(key) {
-            Record::Unused
-        } else {
-            Record::Unknown(key)
-        });
+        return Ok(if is_unused(key) { Record::Unused } else { Record::Unknown(key) });
     };
     if version > kind.newest {
-        return Err(Undecodable::Version {
-            name: kind.name,
-            key,
-            version,
-            newest: kind.newest,
-        });
+        return Err(Undecodable::Version { name: kind.name, key, version, newest: kind.newest });
     }
     let record = (kind.decode)(&mut reader, version)?;
     reader.finish()?;

@@ -38,8 +38,7 @@ impl Replay {
     /// follows must not be applied until [`Self::begin_snapshot`].
     pub fn apply(&mut self, offset: Offset, value: &[u8]) -> Result<(), ImageError> {
         let record = records::decode(value).map_err(|cause| undecodable(offset, cause))?;
-        self.replay(record)
-            .map_err(|misfit| ImageError::Misfit { offset, misfit })
+        self.replay(record).map_err(|misfit| ImageError::Misfit { offset, misfit })
     }
 
     /// The image, and what changed in it since the last call; `None` where nothing did. Nothing of
@@ -70,15 +69,10 @@ impl Replay {
                 self.before_transaction = Some(self.image.clone());
             }
             Record::EndTransaction => {
-                self.before_transaction
-                    .take()
-                    .ok_or(Misfit::NoTransaction)?;
+                self.before_transaction.take().ok_or(Misfit::NoTransaction)?;
             }
             Record::AbortTransaction => {
-                self.image = self
-                    .before_transaction
-                    .take()
-                    .ok_or(Misfit::NoTransaction)?;
+                self.image = self.before_transaction.take().ok_or(Misfit::NoTransaction)?;
             }
             Record::Unknown(key) => *self.skipped.entry(key.into()).or_default() += 1,
             Record::Unused => {}
@@ -91,17 +85,8 @@ impl Replay {
 fn undecodable(offset: Offset, cause: Undecodable) -> ImageError {
     match cause {
         Undecodable::Malformed(malformed) => ImageError::Malformed { offset, malformed },
-        Undecodable::Version {
-            name,
-            key,
-            version,
-            newest,
-        } => ImageError::UnknownVersion {
-            offset,
-            name,
-            key,
-            version,
-            newest,
-        },
+        Undecodable::Version { name, key, version, newest } => {
+            ImageError::UnknownVersion { offset, name, key, version, newest }
+        }
     }
 }

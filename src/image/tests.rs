@@ -42,10 +42,7 @@ fn id(id: u128) -> TopicId {
 }
 
 fn key(topic: u128, partition: i32) -> PartitionKey {
-    PartitionKey {
-        topic: id(topic),
-        partition,
-    }
+    PartitionKey { topic: id(topic), partition }
 }
 
 fn brokers(ids: &[i32]) -> Vec<BrokerId> {
@@ -67,10 +64,7 @@ fn changed(changes: &[&[(u32, Encoder)]]) -> PartitionImage {
 fn topics_come_with_partitions_and_go_with_their_configs() {
     let mut replay = Replay::new();
     let setting = config(2, "t", "retention.ms", Some("-1"));
-    apply(
-        &mut replay,
-        &[topic("t", 7), partition(7, 0), partition(7, 1), setting],
-    );
+    apply(&mut replay, &[topic("t", 7), partition(7, 0), partition(7, 1), setting]);
     let (image, _) = replay.take().unwrap();
     let name = TopicName::from("t");
     let found = image.topic_named(&name).unwrap();
@@ -130,34 +124,22 @@ fn partitions_of_every_version_are_read() {
 fn a_leader_in_a_change_raises_the_leader_epoch_even_if_it_is_the_same() {
     let same = changed(&[&[(1, field().i32(1))]]);
     assert_eq!(same.leader, Some(BrokerId(1)));
-    assert_eq!(
-        (same.leader_epoch, same.partition_epoch),
-        (LeaderEpoch(6), 9)
-    );
+    assert_eq!((same.leader_epoch, same.partition_epoch), (LeaderEpoch(6), 9));
 
     let unchanged = changed(&[&[(1, field().i32(-2))]]);
     assert_eq!(unchanged.leader, Some(BrokerId(1)));
-    assert_eq!(
-        (unchanged.leader_epoch, unchanged.partition_epoch),
-        (LeaderEpoch(5), 9)
-    );
+    assert_eq!((unchanged.leader_epoch, unchanged.partition_epoch), (LeaderEpoch(5), 9));
 
     let nobody = changed(&[&[(1, field().i32(-1))], &[]]);
     assert_eq!(nobody.leader, None);
-    assert_eq!(
-        (nobody.leader_epoch, nobody.partition_epoch),
-        (LeaderEpoch(6), 10)
-    );
+    assert_eq!((nobody.leader_epoch, nobody.partition_epoch), (LeaderEpoch(6), 10));
 }
 
 #[test]
 fn a_change_of_the_in_sync_set_keeps_the_leader_epoch() {
     let shrunk = changed(&[&[(0, field().i32s(&[1, 3]))]]);
     assert_eq!(shrunk.in_sync, brokers(&[1, 3]));
-    assert_eq!(
-        (shrunk.leader_epoch, shrunk.partition_epoch),
-        (LeaderEpoch(5), 9)
-    );
+    assert_eq!((shrunk.leader_epoch, shrunk.partition_epoch), (LeaderEpoch(5), 9));
     assert_eq!(shrunk.replicas, brokers(&[1, 2, 3]));
     assert_eq!(shrunk.directories, uuids(&[21, 22, 23]));
 }
@@ -200,16 +182,9 @@ fn directories_follow_the_replicas() {
     let none: Vec<u128> = Vec::new();
     let unassigned = changed(&[&[(2, field().i32s(&[1, 2])), (8, field().uuids(&none))]]);
     assert_eq!(unassigned.directories, uuids(&[0, 0]));
-    let values = [
-        topic("t", 7),
-        partition(7, 0),
-        partition_change(7, 0, &[(2, field().i32s(&[1, 2]))]),
-    ];
-    let expected = Misfit::Directories {
-        key: key(7, 0),
-        replicas: 2,
-        directories: 3,
-    };
+    let values =
+        [topic("t", 7), partition(7, 0), partition_change(7, 0, &[(2, field().i32s(&[1, 2]))])];
+    let expected = Misfit::Directories { key: key(7, 0), replicas: 2, directories: 3 };
     assert_eq!(misfit(&values), expected);
 }
 
@@ -253,14 +228,8 @@ fn configs_are_kept_by_topic_broker_and_cluster() {
         config(32, "group", "consumer.session.timeout.ms", Some("5")),
     ]);
     let topic = image.topic_config(&"t".into()).unwrap();
-    assert_eq!(
-        topic.iter().collect::<Vec<_>>(),
-        [(&"retention.ms".into(), &"2".into())]
-    );
-    assert_eq!(
-        image.broker_config(None).unwrap()["min.insync.replicas"],
-        "2"
-    );
+    assert_eq!(topic.iter().collect::<Vec<_>>(), [(&"retention.ms".into(), &"2".into())]);
+    assert_eq!(image.broker_config(None).unwrap()["min.insync.replicas"], "2");
     let broker = image.broker_config(Some(BrokerId(3))).unwrap();
     assert_eq!(broker["log.cleaner.threads"], "4");
     assert_eq!(image.broker_config(Some(BrokerId(4))), None);
@@ -269,11 +238,7 @@ fn configs_are_kept_by_topic_broker_and_cluster() {
 #[test]
 fn brokers_of_every_version_are_read() {
     let new = replayed(&[broker(3, 11)]);
-    let listener = Listener {
-        host: "host".into(),
-        port: 9092,
-        security_protocol: 0,
-    };
+    let listener = Listener { host: "host".into(), port: 9092, security_protocol: 0 };
     let expected = BrokerImage {
         id: BrokerId(3),
         epoch: BrokerEpoch(11),
@@ -289,21 +254,10 @@ fn brokers_of_every_version_are_read() {
 
     for version in 0..=4 {
         let record = Encoder::record(0, version).i32(3);
-        let record = if version >= 2 {
-            record.bool(false)
-        } else {
-            record
-        };
-        let record = record
-            .uuid(7)
-            .i64(11)
-            .endpoint_and_feature("PLAINTEXT", 40_000);
+        let record = if version >= 2 { record.bool(false) } else { record };
+        let record = record.uuid(7).i64(11).endpoint_and_feature("PLAINTEXT", 40_000);
         let record = record.null().bool(false);
-        let record = if version >= 1 {
-            record.bool(true)
-        } else {
-            record
-        };
+        let record = if version >= 1 { record.bool(true) } else { record };
         let image = replayed(&[record.tagged(&[]).0]);
         let broker = image.broker(BrokerId(3)).unwrap();
         assert_eq!(broker.listeners["PLAINTEXT"].port, 40_000);
@@ -323,24 +277,10 @@ fn a_registration_changes_field_by_field() {
     assert!(same.is_fenced && !same.in_controlled_shutdown);
     assert!(!after(&[(0, field().i8(-1))]).is_fenced);
     assert!(after(&[(1, field().i8(1))]).in_controlled_shutdown);
-    assert_eq!(
-        after(&[(2, field().uuids(&[41, 42]))]).log_dirs,
-        uuids(&[41, 42])
-    );
-    assert_eq!(
-        after(&[(2, field().uuids(&[]))]).log_dirs,
-        uuids(&[31]),
-        "empty: unchanged"
-    );
-    assert_eq!(
-        after(&[(3, field().uuids(&[]))]).cordoned_log_dirs,
-        uuids(&[])
-    );
-    assert_eq!(
-        after(&[(3, field().null())]).cordoned_log_dirs,
-        uuids(&[31]),
-        "null: unchanged"
-    );
+    assert_eq!(after(&[(2, field().uuids(&[41, 42]))]).log_dirs, uuids(&[41, 42]));
+    assert_eq!(after(&[(2, field().uuids(&[]))]).log_dirs, uuids(&[31]), "empty: unchanged");
+    assert_eq!(after(&[(3, field().uuids(&[]))]).cordoned_log_dirs, uuids(&[]));
+    assert_eq!(after(&[(3, field().null())]).cordoned_log_dirs, uuids(&[31]), "null: unchanged");
 }
 
 #[test]
@@ -348,25 +288,9 @@ fn brokers_are_fenced_by_the_old_records_and_unregistered() {
     let old = |key| Encoder::record(key, 0).i32(3).i64(11).tagged(&[]).0;
     let mut replay = Replay::new();
     apply(&mut replay, &[broker(3, 11), old(8)]);
-    assert!(
-        !replay
-            .take()
-            .unwrap()
-            .0
-            .broker(BrokerId(3))
-            .unwrap()
-            .is_fenced
-    );
+    assert!(!replay.take().unwrap().0.broker(BrokerId(3)).unwrap().is_fenced);
     apply(&mut replay, &[old(7)]);
-    assert!(
-        replay
-            .take()
-            .unwrap()
-            .0
-            .broker(BrokerId(3))
-            .unwrap()
-            .is_fenced
-    );
+    assert!(replay.take().unwrap().0.broker(BrokerId(3)).unwrap().is_fenced);
     apply(&mut replay, &[old(1)]);
     let (image, delta) = replay.take().unwrap();
     assert_eq!(image.brokers().count(), 0);
@@ -376,19 +300,13 @@ fn brokers_are_fenced_by_the_old_records_and_unregistered() {
 #[test]
 fn controllers_features_and_producer_ids_are_kept() {
     let controller = Encoder::record(27, 0).i32(100).uuid(5).bool(false);
-    let controller = controller
-        .endpoint_and_feature("CONTROLLER", 9093)
-        .tagged(&[])
-        .0;
+    let controller = controller.endpoint_and_feature("CONTROLLER", 9093).tagged(&[]).0;
     let mut replay = Replay::new();
     let levels = [feature("metadata.version", 30), feature("group.version", 1)];
     apply(&mut replay, &[&levels[..], &[controller]].concat());
     let (image, delta) = replay.take().unwrap();
     assert_eq!(image.controllers()[&BrokerId(100)]["CONTROLLER"].port, 9093);
-    assert_eq!(
-        (image.metadata_version(), image.feature("group.version")),
-        (Some(30), Some(1))
-    );
+    assert_eq!((image.metadata_version(), image.feature("group.version")), (Some(30), Some(1)));
     assert!(delta.controllers && delta.features && !delta.producer_ids);
 
     let producer_ids = Encoder::record(15, 0).i32(1).i64(2).i64(3000).tagged(&[]).0;
@@ -405,23 +323,11 @@ fn records_that_contradict_the_image_are_refused() {
     assert_eq!(misfit(&[partition(7, 0)]), Misfit::Topic(id(7)));
     assert_eq!(misfit(&[remove_topic(7)]), Misfit::Topic(id(7)));
     let change = partition_change(7, 1, &[]);
-    assert_eq!(
-        misfit(&[topic("t", 7), change]),
-        Misfit::Partition(key(7, 1))
-    );
-    assert_eq!(
-        misfit(&[broker_change(3, 11, &[])]),
-        Misfit::Broker(BrokerId(3))
-    );
-    let expected = Misfit::BrokerEpoch {
-        id: BrokerId(3),
-        current: BrokerEpoch(11),
-        found: BrokerEpoch(10),
-    };
-    assert_eq!(
-        misfit(&[broker(3, 11), broker_change(3, 10, &[])]),
-        expected
-    );
+    assert_eq!(misfit(&[topic("t", 7), change]), Misfit::Partition(key(7, 1)));
+    assert_eq!(misfit(&[broker_change(3, 11, &[])]), Misfit::Broker(BrokerId(3)));
+    let expected =
+        Misfit::BrokerEpoch { id: BrokerId(3), current: BrokerEpoch(11), found: BrokerEpoch(10) };
+    assert_eq!(misfit(&[broker(3, 11), broker_change(3, 10, &[])]), expected);
     let clear = Encoder::record(28, 0).string("t").tagged(&[]).0;
     assert_eq!(misfit(&[clear]), Misfit::TopicNamed("t".into()));
     assert_eq!(misfit(&[begin(), begin()]), Misfit::TransactionOpen);

@@ -128,11 +128,7 @@ pub(super) fn partition(id: u128, partition: i32) -> Vec<u8> {
 }
 
 pub(super) fn partition_change(id: u128, partition: i32, fields: &[(u32, Encoder)]) -> Vec<u8> {
-    Encoder::record(5, 2)
-        .i32(partition)
-        .uuid(id)
-        .tagged(fields)
-        .0
+    Encoder::record(5, 2).i32(partition).uuid(id).tagged(fields).0
 }
 
 pub(super) fn config(resource: i8, name: &str, key: &str, value: Option<&str>) -> Vec<u8> {

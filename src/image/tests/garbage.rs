@@ -32,11 +32,7 @@ fn every_kind() -> Vec<Vec<u8>> {
         old(1),
         topic("t", 7),
         partition(7, 0),
-        partition_change(
-            7,
-            0,
-            &[(0, field().i32s(&[1])), (8, field().uuids(&[1, 2, 3]))],
-        ),
+        partition_change(7, 0, &[(0, field().i32s(&[1])), (8, field().uuids(&[1, 2, 3]))]),
         Encoder::record(28, 0).string("t").tagged(&[]).0,
         config(2, "t", "retention.ms", Some("1")),
         remove_topic(7),
@@ -105,15 +101,8 @@ fn noise_never_panics() {
 
 #[test]
 fn lengths_beyond_the_bytes_are_refused_without_allocating() {
-    let partition = Encoder::record(3, 2)
-        .i32(0)
-        .uuid(7)
-        .uvarint(u32::MAX)
-        .raw(&[0; 9]);
-    let expected = Malformed::Length {
-        length: u32::MAX as usize - 1,
-        left: 9,
-    };
+    let partition = Encoder::record(3, 2).i32(0).uuid(7).uvarint(u32::MAX).raw(&[0; 9]);
+    let expected = Malformed::Length { length: u32::MAX as usize - 1, left: 9 };
     assert_eq!(malformed(&partition.0), expected);
     let topic = Encoder::record(2, 0).uvarint(u32::MAX);
     assert!(matches!(malformed(&topic.0), Malformed::Truncated { .. }));
@@ -126,18 +115,14 @@ fn bad_values_are_named() {
     assert_eq!(malformed(&[]), Malformed::Truncated { needed: 1, left: 0 });
     assert_eq!(malformed(&[2, 0, 0]), Malformed::Frame(2));
     assert_eq!(malformed(&[0xff; 5]), Malformed::Varint);
-    assert_eq!(
-        malformed(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]),
-        Malformed::Varint
-    );
+    assert_eq!(malformed(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]), Malformed::Varint);
     let null = Encoder::record(2, 0).null();
     assert_eq!(malformed(&null.0), Malformed::Null);
     let latin = Encoder::record(2, 0).uvarint(2).raw(&[0xe9]);
     assert_eq!(malformed(&latin.0), Malformed::Utf8);
-    for (tag, field, text) in [
-        (1, field().i32(-3), "leader is -3"),
-        (5, field().i8(2), "leader recovery state is 2"),
-    ] {
+    for (tag, field, text) in
+        [(1, field().i32(-3), "leader is -3"), (5, field().i8(2), "leader recovery state is 2")]
+    {
         let error = malformed(&partition_change(7, 0, &[(tag, field)]));
         assert_eq!(error.to_string(), text);
     }
@@ -179,8 +164,5 @@ fn unknown_records_are_counted_and_unused_ones_are_not() {
 fn unknown_tags_are_passed_over() {
     let later = partition_change(7, 0, &[(1, field().i32(2)), (99, field().raw(b"later"))]);
     let image = replayed(&[topic("t", 7), partition(7, 0), later]);
-    assert_eq!(
-        image.partition(key(7, 0)).unwrap().leader,
-        Some(BrokerId(2))
-    );
+    assert_eq!(image.partition(key(7, 0)).unwrap().leader, Some(BrokerId(2)));
 }
