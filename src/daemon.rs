@@ -245,7 +245,9 @@ fn start_leader(
         memory_bytes: config.daemon.memory_bytes,
     };
     let image = seen.image.borrow().clone();
-    let task = LeaderTask::new(leader_config, image, seen.registration.clone(), isr_requests);
+    let (report, _reported) = watch::channel(Arc::default());
+    let registration = seen.registration.clone();
+    let task = LeaderTask::new(leader_config, image, registration, isr_requests, report);
     let inputs = LeaderInputs { commands, deltas, arrivals: arrived, isr_outcomes: isr_done };
     tasks.spawn(task.run(inputs));
     let isr = IsrTask {

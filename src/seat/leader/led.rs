@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::handle::{Adoption, LedPartition, MirrorTopic};
 use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError};
@@ -39,6 +39,8 @@ pub struct Led {
     pub bounds: Option<Bounds>,
     /// Why nothing arrives, where that is so.
     pub trouble: Option<Trouble>,
+    /// Since when something at the source is not readable here.
+    pub behind_since: Option<Instant>,
     /// Totals.
     pub passed: Passed,
     memory_limit: usize,
@@ -90,6 +92,7 @@ impl Led {
             reading: None,
             bounds: None,
             trouble: None,
+            behind_since: None,
             passed: Passed::default(),
             memory_limit: usize::MAX,
         }
@@ -238,7 +241,7 @@ impl Led {
 
     /// Whether the source said something after which nothing more may be read without a decision.
     pub fn is_stopped(&self) -> bool {
-        !matches!(self.trouble, None | Some(Trouble::Unavailable(_) | Trouble::Unauthorized(_)))
+        self.trouble.as_ref().is_some_and(|trouble| !trouble.is_retried())
     }
 
     /// Forgets batches that every follower which counts has: the in-sync ones always, the others
@@ -263,6 +266,17 @@ impl Led {
             if let Some(reading) = &self.reading {
                 reading.room.set_limit(bytes);
             }
+        }
+    }
+
+    /// Notes whether the copy is behind the source.
+    pub fn note_lag(&mut self) {
+        let ours = self.leadership.high_watermark();
+        let is_behind = self.bounds.is_some_and(|b| ours.is_none_or(|hw| hw < b.high_watermark));
+        if !is_behind {
+            self.behind_since = None;
+        } else if self.behind_since.is_none() {
+            self.behind_since = Some(Instant::now());
         }
     }
 

@@ -3,6 +3,7 @@
 mod answers;
 mod handle;
 mod led;
+mod report;
 mod roles;
 mod sessions;
 mod task;
@@ -11,4 +12,5 @@ pub use handle::{
     About, Adoption, Command, FetchedPartition, FollowerAnswer, FollowerRequest, LeaderHandle,
     LedPartition, MirrorTopic, PartitionAnswer, Question, QuestionAnswer,
 };
+pub use report::LeaderReport;
 pub use task::{LeaderConfig, LeaderInputs, LeaderTask};

@@ -13,6 +13,7 @@ use super::handle::{
     Adoption, Command, FollowerAnswer, FollowerRequest, MirrorTopic, Question, QuestionAnswer,
 };
 use super::led::Led;
+use super::report::{LeaderReport, report};
 use super::roles::Birth;
 use super::sessions::{Asked, SessionError, SessionId, Sessions};
 use crate::image::{Delta, Image};
@@ -82,6 +83,7 @@ pub struct LeaderTask {
     /// Sessions with something new since they were answered last.
     stirred: HashSet<SessionId>,
     pub(super) isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
+    report: watch::Sender<Arc<LeaderReport>>,
     generation: u64,
     started: Instant,
 }
@@ -93,6 +95,7 @@ impl LeaderTask {
         image: Arc<Image>,
         registration: watch::Receiver<Option<BrokerEpoch>>,
         isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
+        report: watch::Sender<Arc<LeaderReport>>,
     ) -> Self {
         Self {
             config,
@@ -108,6 +111,7 @@ impl LeaderTask {
             parked: HashMap::new(),
             stirred: HashSet::new(),
             isr_requests,
+            report,
             generation: 0,
             started: Instant::now(),
         }
@@ -407,6 +411,15 @@ impl LeaderTask {
         for key in keys {
             self.read_on(key);
         }
+        self.publish_report();
+    }
+
+    fn publish_report(&mut self) {
+        let reports = self.led.iter_mut().map(|(&key, led)| {
+            led.note_lag();
+            (key, report(led, key))
+        });
+        self.report.send_replace(Arc::new(reports.collect()));
     }
 
     /// Partitions that an incremental request leaves out are where they were.
