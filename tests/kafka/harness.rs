@@ -15,7 +15,7 @@ use crate::support::judge::produce::plain_batch;
 use crate::support::judge::{LogReader, NewTopic, Refused};
 use crate::support::process::is_alive;
 use crate::support::scenario;
-use crate::support::workspace::Workspace;
+use crate::support::workspace::{TEST_DIR, Workspace};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Set for the child process of [`brokers_die_with_a_killed_test`].
@@ -31,7 +31,9 @@ fn a_source_and_a_destination_start_are_judged_and_stop() {
         let pids: Vec<u32> = pids.into_iter().flatten().collect();
         ensure!(pids.len() == 4 && pids.iter().all(|pid| is_alive(*pid)), "pids {pids:?}");
 
-        let topic = NewTopic::new("mix", 2).config("segment.bytes", 1 << 20);
+        let topic = NewTopic::new("mix", 2)
+            .config("segment.bytes", 1 << 20)
+            .config("message.timestamp.after.max.ms", i64::MAX);
         for cluster in [&source, &destination] {
             let mut judge = cluster.any_judge()?;
             judge.create_topic(&topic)?;
@@ -185,6 +187,7 @@ fn brokers_die_with_a_killed_test() {
         let mut victim = Command::new(std::env::current_exe()?)
             .args(["--exact", "kafka::harness::brokers_die_with_a_killed_test", "--nocapture"])
             .env(VICTIM, workspace.path())
+            .env(TEST_DIR, workspace.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
