@@ -1,11 +1,12 @@
 //! The harness itself: before it judges lockstep it must be right about Kafka.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::support::cluster::ClusterSpec;
+use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::compare::{assert_identical, count_batches, wait_identical};
 use crate::support::eventually;
 use crate::support::java::{Consume, Produce, stock_tool};
@@ -58,7 +59,7 @@ fn a_source_and_a_destination_start_are_judged_and_stop() {
 }
 
 /// Everything that the Java producer can put into a log.
-fn produce_mix(cluster: &crate::support::Cluster) -> Result<()> {
+fn produce_mix(cluster: &Cluster) -> Result<()> {
     let (dist, to) = (cluster.dist(), cluster.bootstrap());
     let load = || Produce::to(&to, "mix").option("headers", 4).option("null-values", 5);
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
@@ -73,7 +74,7 @@ fn produce_mix(cluster: &crate::support::Cluster) -> Result<()> {
     Ok(())
 }
 
-fn reads_followers(cluster: &crate::support::Cluster) -> Result<()> {
+fn reads_followers(cluster: &Cluster) -> Result<()> {
     let partition = cluster.any_judge()?.partition("mix", 0)?;
     ensure!(partition.in_sync == [1, 2, 3], "{partition:?}");
     let mut copies = Vec::new();
@@ -86,7 +87,7 @@ fn reads_followers(cluster: &crate::support::Cluster) -> Result<()> {
     Ok(())
 }
 
-fn tells_differences(a: &crate::support::Cluster, b: &crate::support::Cluster) -> Result<()> {
+fn tells_differences(a: &Cluster, b: &Cluster) -> Result<()> {
     for (cluster, text) in [(a, b"one"), (b, b"two")] {
         cluster.any_judge()?.create_topic(&NewTopic::new("different", 1).replicas(1))?;
         let leader = cluster.leader("different", 0)?;
@@ -102,7 +103,7 @@ fn tells_differences(a: &crate::support::Cluster, b: &crate::support::Cluster) -
     Ok(())
 }
 
-fn deletes_and_alters(cluster: &crate::support::Cluster) -> Result<()> {
+fn deletes_and_alters(cluster: &Cluster) -> Result<()> {
     let leader = cluster.leader("mix", 1)?;
     let mut judge = cluster.judge(leader)?;
     let end = judge.list_offset("mix", 1, LATEST)?;
@@ -128,7 +129,7 @@ fn deletes_and_alters(cluster: &crate::support::Cluster) -> Result<()> {
     judge.delete_topic("different")
 }
 
-fn clients_and_tools_agree(cluster: &crate::support::Cluster) -> Result<()> {
+fn clients_and_tools_agree(cluster: &Cluster) -> Result<()> {
     let (dist, from) = (cluster.dist(), cluster.bootstrap());
     let read =
         |isolation: &str| Consume::from(&from, &["mix"]).option("isolation", isolation).run(dist);
@@ -146,7 +147,7 @@ fn clients_and_tools_agree(cluster: &crate::support::Cluster) -> Result<()> {
     Ok(())
 }
 
-fn survives_faults(cluster: &mut crate::support::Cluster) -> Result<()> {
+fn survives_faults(cluster: &mut Cluster) -> Result<()> {
     cluster.kill(2)?;
     cluster.start_again(2)?;
     cluster.stop(3)?;
@@ -179,8 +180,7 @@ fn survives_faults(cluster: &mut crate::support::Cluster) -> Result<()> {
 #[test]
 fn brokers_die_with_a_killed_test() {
     if let Some(directory) = std::env::var_os(VICTIM) {
-        be_the_victim(directory.as_ref());
-        return;
+        return be_the_victim(directory.as_ref()).unwrap();
     }
     scenario("killed", |workspace| {
         let pid_file = workspace.path().join("pid");
@@ -205,13 +205,13 @@ fn brokers_die_with_a_killed_test() {
 }
 
 /// Starts a broker, tells its pid, and waits to be killed.
-fn be_the_victim(directory: &std::path::Path) {
-    let workspace = Workspace::new("victim").unwrap();
-    let cluster = ClusterSpec::new("victim").start_in(&workspace).unwrap();
-    let pid = cluster.node(1).unwrap().pid().unwrap();
+fn be_the_victim(directory: &Path) -> Result<()> {
+    let workspace = Workspace::new("victim")?;
+    let cluster = ClusterSpec::new("victim").start_in(&workspace)?;
+    let pid = cluster.node(1)?.pid().context("no pid")?;
     let unfinished = directory.join("pid.unfinished");
-    std::fs::write(&unfinished, pid.to_string()).unwrap();
-    std::fs::rename(unfinished, directory.join("pid")).unwrap();
+    std::fs::write(&unfinished, pid.to_string())?;
+    std::fs::rename(unfinished, directory.join("pid"))?;
     loop {
         std::thread::park();
     }

@@ -235,7 +235,7 @@ impl Cluster {
 
     /// Addresses of the brokers' first listener, as clients want them.
     pub fn bootstrap(&self) -> String {
-        self.bootstrap_on(&self.spec.first_listener().to_owned())
+        self.bootstrap_on(self.spec.first_listener())
     }
 
     /// Addresses of one of the brokers' listeners.
