@@ -26,7 +26,8 @@ pub struct SourceTopic {
     pub name: TopicName,
     /// Its id there; [`TopicId::NONE`] where the source has none.
     pub id: TopicId,
-    /// How many partitions it has; 0 where the source does not tell now.
+    /// How many partitions it has; 0 where the source does not tell now: then its id is not known
+    /// either.
     pub partitions: usize,
     /// Its configs; `None` as long as they are not known: nothing is created then.
     pub configs: Option<SourceConfigs>,
@@ -287,8 +288,12 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
+    /// Bound only under the id that it began with: under none it would take whatever gets the name
+    /// next. Unbound it stays as it is, and real brokers lead it.
     fn orphan(&mut self, mirror: &TopicImage, source_name: &TopicName) {
-        self.bind(mirror, source_name, TopicId::NONE);
+        if let Some(&pinned) = self.pins.get(&mirror.id) {
+            self.bind(mirror, source_name, pinned);
+        }
         self.refuse(&mirror.name, source_name, Refusal::SourceTopicDeleted);
     }
 
@@ -300,7 +305,9 @@ impl<'a> Planner<'a> {
             let refusal = Refusal::DestinationTopicExists(foreign);
             return self.refuse(name, &source.name, refusal);
         }
-        self.bind(topic, &source.name, source.id);
+        if source.partitions > 0 || self.pins.contains_key(&topic.id) {
+            self.bind(topic, &source.name, self.pin(topic.id, source.id));
+        }
         if let Some(refusal) = self.broken(topic, source) {
             return self.refuse(name, &source.name, refusal);
         }
@@ -310,15 +317,19 @@ impl<'a> Planner<'a> {
 
     /// What keeps a mirror from following this source topic.
     fn broken(&self, mirror: &TopicImage, source: &SourceTopic) -> Option<Refusal> {
+        if source.partitions == 0 {
+            return None;
+        }
         let expected = self.pin(mirror.id, source.id);
         if expected != source.id {
             let found = source.id;
             return Some(Refusal::SourceTopicIdChanged { expected, found });
         }
         let partitions = mirror.partitions.len();
-        (0 < source.partitions && source.partitions < partitions).then_some(
-            Refusal::SourcePartitionsDecreased { source: source.partitions, mirror: partitions },
-        )
+        (source.partitions < partitions).then_some(Refusal::SourcePartitionsDecreased {
+            source: source.partitions,
+            mirror: partitions,
+        })
     }
 
     fn create(&mut self, name: &TopicName, source: &SourceTopic) {
@@ -418,7 +429,7 @@ impl<'a> Planner<'a> {
             id: mirror.id,
             name: mirror.name.clone(),
             source_name: source_name.clone(),
-            source_id: self.pin(mirror.id, source_id),
+            source_id,
             segment_bytes: topic_configs::segment_bytes(configs).unwrap_or(SEGMENT_BYTES_FALLBACK),
         }));
     }
