@@ -21,7 +21,9 @@ use crate::seat::destination::Destination;
 use crate::seat::error::SeatError;
 use crate::seat::heartbeat::{Standing, Wish};
 use crate::seat::isr::IsrTask;
-use crate::seat::leader::{LeaderConfig, LeaderHandle, LeaderInputs, LeaderTask};
+use crate::seat::leader::{
+    LeaderConfig, LeaderHandle, LeaderInputs, LeaderOutputs, LeaderTask, RefillTask,
+};
 use crate::seat::metadata::{MetadataLog, MetadataOutputs};
 use crate::seat::registration::{AdvertisedListener, Identity};
 use crate::seat::replica::Replicas;
@@ -156,9 +158,11 @@ impl Daemon {
         let seen =
             Seen { image: image_seen, registration: registration_seen, standing: standing_seen };
         let mut tasks = JoinSet::new();
-        let (leader, arrivals) = start_leader(config, &destination, &seen, deltas_seen, &mut tasks);
+        let budget = MemoryBudget::new(config.daemon.memory_bytes);
+        let (leader, arrivals) =
+            start_leader(config, &destination, &seen, deltas_seen, &budget, &mut tasks);
         start_gateway(config, &seen, &leader, listeners, stop, &mut tasks);
-        start_links(config, &destination, &seen, &leader, &arrivals, stop, &mut tasks);
+        start_links(config, &destination, &seen, &leader, &arrivals, &budget, stop, &mut tasks);
         Ok(Self { seat, metadata, wish, tasks })
     }
 
@@ -231,6 +235,7 @@ fn start_leader(
     destination: &DestinationParts,
     seen: &Seen,
     deltas: mpsc::UnboundedReceiver<(Arc<Image>, Delta)>,
+    budget: &MemoryBudget,
     tasks: &mut JoinSet<()>,
 ) -> (LeaderHandle, Arrivals) {
     let seat = config.daemon.broker_id;
@@ -247,8 +252,24 @@ fn start_leader(
     let image = seen.image.borrow().clone();
     let (report, _reported) = watch::channel(Arc::default());
     let registration = seen.registration.clone();
-    let task = LeaderTask::new(leader_config, image, registration, isr_requests, report);
-    let inputs = LeaderInputs { commands, deltas, arrivals: arrived, isr_outcomes: isr_done };
+    let (refills, refills_wanted) = mpsc::unbounded_channel();
+    let (refilled, refills_done) = mpsc::unbounded_channel();
+    let outputs = LeaderOutputs { isr_requests, refills, report };
+    let task = LeaderTask::new(leader_config, image, registration, outputs);
+    let inputs = LeaderInputs {
+        commands,
+        deltas,
+        arrivals: arrived,
+        isr_outcomes: isr_done,
+        refilled: refills_done,
+    };
+    let refill = RefillTask {
+        destination: destination.cluster.clone(),
+        budget: budget.clone(),
+        requests: refills_wanted,
+        refilled,
+    };
+    tasks.spawn(refill.run());
     tasks.spawn(task.run(inputs));
     let isr = IsrTask {
         seat,
@@ -294,10 +315,10 @@ fn start_links(
     seen: &Seen,
     leader: &LeaderHandle,
     arrivals: &Arrivals,
+    budget: &MemoryBudget,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) {
-    let budget = MemoryBudget::new(config.daemon.memory_bytes);
     for link in &config.links {
         let parts = LinkParts {
             seat: config.daemon.broker_id,

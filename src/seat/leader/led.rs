@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::{Adoption, LedPartition, MirrorTopic};
+use super::refill::{RefillRequest, Refills};
 use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError};
 use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership};
 use crate::tail::buffer::Buffer;
@@ -37,6 +38,8 @@ pub struct Led {
     reading: Option<Reading>,
     /// What the source said last of its log.
     pub bounds: Option<Bounds>,
+    /// Replicas that are behind what is in memory.
+    pub refills: Refills,
     /// Why nothing arrives, where that is so.
     pub trouble: Option<Trouble>,
     /// Since when something at the source is not readable here.
@@ -91,6 +94,7 @@ impl Led {
             source_epoch: LeaderEpoch::UNKNOWN,
             reading: None,
             bounds: None,
+            refills: Refills::default(),
             trouble: None,
             behind_since: None,
             passed: Passed::default(),
@@ -266,6 +270,36 @@ impl Led {
             if let Some(reading) = &self.reading {
                 reading.room.set_limit(bytes);
             }
+        }
+    }
+
+    /// What to ask for a replica that ends below what is in memory, where that is due: another
+    /// in-sync replica has it.
+    pub fn refill_request(&mut self, behind: BrokerId, offset: Offset) -> Option<RefillRequest> {
+        let has_more = |id: &BrokerId| {
+            let mut followers = self.leadership.followers();
+            *id != behind && followers.any(|(of, end)| of == *id && end > Some(offset))
+        };
+        let from = self.leadership.in_sync_real().find(has_more)?;
+        self.refills.must_ask(behind).then(|| RefillRequest {
+            key: self.key,
+            topic: self.mirror.name.clone(),
+            behind,
+            from,
+            offset,
+        })
+    }
+
+    /// Forgets what is held for replicas that have caught up or fallen silent.
+    pub fn tidy_refills(&mut self, now: Duration) {
+        let from = self.in_memory_from();
+        let needed = |id| {
+            self.leadership.is_alive(id, now)
+                && self.leadership.followers().any(|(of, end)| of == id && end < Some(from))
+        };
+        let idle: Vec<_> = self.refills.replicas().filter(|&id| !needed(id)).collect();
+        for id in idle {
+            self.refills.forget(id);
         }
     }
 

@@ -3,6 +3,7 @@
 mod answers;
 mod handle;
 mod led;
+mod refill;
 mod report;
 mod roles;
 mod sessions;
@@ -12,5 +13,6 @@ pub use handle::{
     About, Adoption, Command, FetchedPartition, FollowerAnswer, FollowerRequest, LeaderHandle,
     LedPartition, MirrorTopic, PartitionAnswer, Question, QuestionAnswer,
 };
+pub use refill::RefillTask;
 pub use report::LeaderReport;
-pub use task::{LeaderConfig, LeaderInputs, LeaderTask};
+pub use task::{LeaderConfig, LeaderInputs, LeaderOutputs, LeaderTask};
