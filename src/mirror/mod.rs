@@ -4,3 +4,5 @@ pub mod filter;
 pub mod follower;
 pub mod lineage;
 pub mod partition;
+pub mod report;
+pub mod topic;
