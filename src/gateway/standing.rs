@@ -19,11 +19,7 @@ pub enum TopicRef {
 impl TopicRef {
     /// By id where the request's version has ids, else by name.
     pub fn of(name: &str, id: Uuid) -> Self {
-        if id.is_nil() {
-            Self::Name(TopicName::from(name))
-        } else {
-            Self::Id(TopicId(id))
-        }
+        if id.is_nil() { Self::Name(TopicName::from(name)) } else { Self::Id(TopicId(id)) }
     }
 }
 
@@ -75,25 +71,15 @@ impl Standings {
     pub async fn look_up(context: &Context, asked: Vec<(TopicRef, i32)>) -> Self {
         let found: Vec<_> = {
             let image = context.image.borrow();
-            asked
-                .iter()
-                .map(|(topic, partition)| find(&image, topic, *partition))
-                .collect()
+            asked.iter().map(|(topic, partition)| find(&image, topic, *partition)).collect()
         };
-        let keys = found
-            .iter()
-            .filter_map(|found| Some(found.as_ref().ok()?.0))
-            .collect();
+        let keys = found.iter().filter_map(|found| Some(found.as_ref().ok()?.0)).collect();
         let mut led = context.leader.led(keys).await.into_iter();
         let standings: Vec<_> = found
             .into_iter()
             .map(|found| match found {
                 Ok((key, topic)) => match led.next().flatten() {
-                    Some(partition) => Standing::Led(Box::new(Led {
-                        key,
-                        topic,
-                        partition,
-                    })),
+                    Some(partition) => Standing::Led(Box::new(Led { key, topic, partition })),
                     None => Standing::Refused(ResponseError::NotLeaderOrFollower.code()),
                 },
                 Err(code) => Standing::Refused(code),
@@ -104,9 +90,7 @@ impl Standings {
 
     /// The next one; more than were asked for are not ours.
     pub fn take(&mut self) -> Standing {
-        self.0
-            .next()
-            .unwrap_or(Standing::Refused(ResponseError::NotLeaderOrFollower.code()))
+        self.0.next().unwrap_or(Standing::Refused(ResponseError::NotLeaderOrFollower.code()))
     }
 
     /// Those not yet taken.
@@ -123,19 +107,13 @@ impl From<Vec<Standing>> for Standings {
 
 fn find(image: &Image, topic: &TopicRef, partition: i32) -> Result<(PartitionKey, TopicName), i16> {
     let (found, unknown) = match topic {
-        TopicRef::Name(name) => (
-            image.topic_named(name),
-            ResponseError::UnknownTopicOrPartition,
-        ),
+        TopicRef::Name(name) => (image.topic_named(name), ResponseError::UnknownTopicOrPartition),
         TopicRef::Id(id) => (image.topic(*id), ResponseError::UnknownTopicId),
     };
     let topic = found.ok_or(unknown.code())?;
     if !topic.partitions.contains_key(&partition) {
         return Err(ResponseError::UnknownTopicOrPartition.code());
     }
-    let key = PartitionKey {
-        topic: topic.id,
-        partition,
-    };
+    let key = PartitionKey { topic: topic.id, partition };
     Ok((key, topic.name.clone()))
 }

@@ -58,8 +58,7 @@ pub fn lower(version: i16, mut frame: BytesMut) -> Result<BytesMut, MalformedVer
     let error = rest.try_get_i16().map_err(|_| broken(at))?;
     at += 2;
     // A broker that does not know the version answers in version 0.
-    let compact =
-        version >= COMPACT_SINCE && error != ResponseError::UnsupportedVersion.code();
+    let compact = version >= COMPACT_SINCE && error != ResponseError::UnsupportedVersion.code();
     let count = if compact {
         let (length, bytes) = uvarint(rest).ok_or(broken(at))?;
         at += bytes;

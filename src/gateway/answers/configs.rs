@@ -48,9 +48,8 @@ pub fn describe(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
         .partition(|resource| is_ours(resource.resource_type, &resource.resource_name, ours));
     let version = asked.version();
     let results = mine.iter().map(|resource| described(resource, version)).collect();
-    let response = DescribeConfigsResponse::default()
-        .with_throttle_time_ms(0)
-        .with_results(results);
+    let response =
+        DescribeConfigsResponse::default().with_throttle_time_ms(0).with_results(results);
     asked.body.resources = others;
     let relayed = asked.body.resources.len();
     merged(frame, asked, response, relayed, |response, theirs| {
@@ -74,9 +73,8 @@ pub fn alter(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name)
     });
-    let response = AlterConfigsResponse::default()
-        .with_throttle_time_ms(0)
-        .with_responses(results.collect());
+    let response =
+        AlterConfigsResponse::default().with_throttle_time_ms(0).with_responses(results.collect());
     asked.body.resources = others;
     let relayed = asked.body.resources.len();
     merged(frame, asked, response, relayed, |response, theirs| {
@@ -181,10 +179,7 @@ where
         answer_frame::<R>(&asked.header, &response)
     };
     let broker = None;
-    Ok(Reply::Gather(Gather {
-        asks: vec![Ask { broker, request }],
-        finish: Box::new(finish),
-    }))
+    Ok(Reply::Gather(Gather { asks: vec![Ask { broker, request }], finish: Box::new(finish) }))
 }
 
 #[cfg(test)]
@@ -259,9 +254,9 @@ mod tests {
     fn throttles_are_accepted_and_everything_else_is_refused() {
         let world = world();
         let change = |names: &[&'static str]| {
-            let configs = names.iter().map(|name| {
-                AlterableConfig::default().with_name(StrBytes::from_static_str(name))
-            });
+            let configs = names
+                .iter()
+                .map(|name| AlterableConfig::default().with_name(StrBytes::from_static_str(name)));
             AlterConfigsResource::default()
                 .with_resource_type(BROKER)
                 .with_resource_name(StrBytes::from_string(SEAT.to_string()))

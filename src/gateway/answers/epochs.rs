@@ -45,19 +45,14 @@ fn response(
                     .with_error_code(0)
                     .with_leader_epoch(end.epoch.0)
                     .with_end_offset(end.offset.0),
-                Err(code) => answer
-                    .with_error_code(code)
-                    .with_leader_epoch(-1)
-                    .with_end_offset(-1),
+                Err(code) => answer.with_error_code(code).with_leader_epoch(-1).with_end_offset(-1),
             }
         });
         OffsetForLeaderTopicResult::default()
             .with_topic(topic.topic.clone())
             .with_partitions(partitions.collect())
     });
-    OffsetForLeaderEpochResponse::default()
-        .with_throttle_time_ms(0)
-        .with_topics(topics.collect())
+    OffsetForLeaderEpochResponse::default().with_throttle_time_ms(0).with_topics(topics.collect())
 }
 
 fn end_of(led: &Led, asked: LeaderEpoch) -> Result<OffsetAndEpoch, i16> {
@@ -71,10 +66,7 @@ fn end_of(led: &Led, asked: LeaderEpoch) -> Result<OffsetAndEpoch, i16> {
     }
     // Older than all that is known: as a stock leader, its end is where the oldest one begins.
     match history.starts().first() {
-        Some(oldest) => Ok(OffsetAndEpoch {
-            offset: oldest.start,
-            epoch: asked,
-        }),
+        Some(oldest) => Ok(OffsetAndEpoch { offset: oldest.start, epoch: asked }),
         None => Err(ResponseError::NotLeaderOrFollower.code()),
     }
 }

@@ -82,7 +82,9 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
         asker.context.complaints.say(|more| {
             let client = asked.header.client_id.as_deref().unwrap_or("");
             tracing::warn!(
-                client, version, more,
+                client,
+                version,
+                more,
                 "consumers older than Fetch v11 cannot read mirrors while this seat leads them"
             );
         });
@@ -170,10 +172,7 @@ fn holds(backend: Option<BrokerId>, led: &Led) -> bool {
 }
 
 fn top_level(code: i16) -> FetchResponse {
-    FetchResponse::default()
-        .with_throttle_time_ms(0)
-        .with_error_code(code)
-        .with_session_id(0)
+    FetchResponse::default().with_throttle_time_ms(0).with_error_code(code).with_session_id(0)
 }
 
 fn response(

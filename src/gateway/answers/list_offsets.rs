@@ -151,14 +151,8 @@ fn plan_one<'a>(
             epoch: led.partition.leader_epoch,
             stable: committed,
         },
-        start if STARTS.contains(&start) => Plan::Replica {
-            bound: None,
-            stable: false,
-        },
-        _ => Plan::Replica {
-            bound: Some(high_watermark),
-            stable: committed,
-        },
+        start if STARTS.contains(&start) => Plan::Replica { bound: None, stable: false },
+        _ => Plan::Replica { bound: Some(high_watermark), stable: committed },
     };
     Ok((plan, led))
 }
@@ -174,9 +168,9 @@ fn replica_to_ask(led: &Led, asker: &Asker<'_>) -> Option<BrokerId> {
     }
     let image = asker.context.image.borrow();
     let mut live = in_sync.iter().copied().filter(|&id| {
-        image.broker(id).is_some_and(|broker| {
-            backend::is_live(broker, asker.listener, asker.context.broker_id)
-        })
+        image
+            .broker(id)
+            .is_some_and(|broker| backend::is_live(broker, asker.listener, asker.context.broker_id))
     });
     live.next()
 }
@@ -184,9 +178,7 @@ fn replica_to_ask(led: &Led, asker: &Asker<'_>) -> Option<BrokerId> {
 fn one_offset(topic: &ListOffsetsTopic, partition: &ListOffsetsPartition) -> ListOffsetsTopic {
     // The replica may learn of an epoch a moment after us: it is asked without one.
     let partition = partition.clone().with_current_leader_epoch(-1);
-    ListOffsetsTopic::default()
-        .with_name(topic.name.clone())
-        .with_partitions(vec![partition])
+    ListOffsetsTopic::default().with_name(topic.name.clone()).with_partitions(vec![partition])
 }
 
 fn one_stable(topic: &ListOffsetsTopic, partition: &ListOffsetsPartition, led: &Led) -> FetchTopic {
@@ -198,9 +190,7 @@ fn one_stable(topic: &ListOffsetsTopic, partition: &ListOffsetsPartition, led: &
         .with_last_fetched_epoch(-1)
         .with_log_start_offset(-1)
         .with_partition_max_bytes(1);
-    FetchTopic::default()
-        .with_topic(topic.name.clone())
-        .with_partitions(vec![partition])
+    FetchTopic::default().with_topic(topic.name.clone()).with_partitions(vec![partition])
 }
 
 #[derive(Clone, Copy)]
@@ -216,10 +206,8 @@ fn requests(
 ) -> Result<Vec<(Kind, Bytes)>, AnswerError> {
     let mut requests = Vec::new();
     if !share.offsets.is_empty() {
-        let offsets = request
-            .clone()
-            .with_replica_id(DEBUGGING_CONSUMER.into())
-            .with_topics(share.offsets);
+        let offsets =
+            request.clone().with_replica_id(DEBUGGING_CONSUMER.into()).with_topics(share.offsets);
         let frame = request_frame(header, header.request_api_version, &offsets)?;
         requests.push((Kind::Offsets, frame));
     }
@@ -283,9 +271,7 @@ fn response(
             .with_name(topic.name.clone())
             .with_partitions(partitions.collect())
     });
-    ListOffsetsResponse::default()
-        .with_throttle_time_ms(0)
-        .with_topics(topics.collect())
+    ListOffsetsResponse::default().with_throttle_time_ms(0).with_topics(topics.collect())
 }
 
 fn conclude(
@@ -296,9 +282,9 @@ fn conclude(
     let bounded = |end: Option<Offset>, stable: bool| match (end, stable) {
         (end, false) => Ok(end),
         (None, true) => last_stable.map(Some).ok_or(NOT_NOW.code()),
-        (Some(end), true) => last_stable
-            .map(|last_stable| Some(last_stable.min(end)))
-            .ok_or(NOT_NOW.code()),
+        (Some(end), true) => {
+            last_stable.map(|last_stable| Some(last_stable.min(end))).ok_or(NOT_NOW.code())
+        }
     };
     match *plan {
         Plan::Refused(code) => Err(code),

@@ -58,8 +58,8 @@ fn response(request: &WriteTxnMarkersRequest, mut standings: Standings) -> Write
 /// Decodes version 2 as version 1: the crate does not know it. The answer has the same bytes in both.
 fn decode(mut frame: Bytes) -> Result<Asked<WriteTxnMarkersRequest>, AnswerError> {
     let bad = |reason: &str| undecodable::<WriteTxnMarkersRequest>(-1, &reason);
-    let mut header = decode_request_header_from_buffer(&mut frame)
-        .map_err(|error| bad(&error.to_string()))?;
+    let mut header =
+        decode_request_header_from_buffer(&mut frame).map_err(|error| bad(&error.to_string()))?;
     let mut body = frame;
     if header.request_api_version == WITH_TRANSACTION_VERSION {
         body = without_transaction_version(body).ok_or(bad("a marker breaks off"))?;
@@ -129,9 +129,7 @@ mod tests {
                 .with_name(StrBytes::from_static_str(name).into())
                 .with_partition_indexes(vec![0])
         });
-        WritableTxnMarker::default()
-            .with_producer_id(producer.into())
-            .with_topics(topics.to_vec())
+        WritableTxnMarker::default().with_producer_id(producer.into()).with_topics(topics.to_vec())
     }
 
     /// Version 2 by hand: the crate has no encoder for it.

@@ -160,26 +160,15 @@ impl<R: Request> Asked<R> {
 }
 
 fn undecodable<R: Request>(version: i16, error: &impl ToString) -> AnswerError {
-    AnswerError::Decode {
-        what: name_of::<R>(),
-        version,
-        reason: error.to_string(),
-    }
+    AnswerError::Decode { what: name_of::<R>(), version, reason: error.to_string() }
 }
 
 fn unencodable<R: Request>(version: i16, error: &impl ToString) -> AnswerError {
-    AnswerError::Encode {
-        what: name_of::<R>(),
-        version,
-        reason: error.to_string(),
-    }
+    AnswerError::Encode { what: name_of::<R>(), version, reason: error.to_string() }
 }
 
 fn name_of<R: Request>() -> &'static str {
-    std::any::type_name::<R>()
-        .rsplit("::")
-        .next()
-        .unwrap_or("request")
+    std::any::type_name::<R>().rsplit("::").next().unwrap_or("request")
 }
 
 /// A whole response frame, length included, to the request with this header.

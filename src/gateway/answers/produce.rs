@@ -53,9 +53,7 @@ fn response(request: &ProduceRequest, version: i16, mut standings: Standings) ->
             .with_topic_id(topic.topic_id)
             .with_partition_responses(partitions.collect())
     });
-    ProduceResponse::default()
-        .with_responses(topics.collect())
-        .with_throttle_time_ms(0)
+    ProduceResponse::default().with_responses(topics.collect()).with_throttle_time_ms(0)
 }
 
 fn refusal(standing: &Standing) -> (i16, Option<StrBytes>) {
@@ -96,9 +94,7 @@ mod tests {
                 topic.with_topic_id(if *name == MIRROR { MIRROR_ID.0 } else { OTHER.0 })
             }
         });
-        let body = ProduceRequest::default()
-            .with_acks(acks)
-            .with_topic_data(topics.collect());
+        let body = ProduceRequest::default().with_acks(acks).with_topic_data(topics.collect());
         request(version, &body)
     }
 
@@ -106,7 +102,8 @@ mod tests {
     async fn a_mirror_is_refused_with_a_text_that_names_the_link() {
         let world = world();
         for version in versions_of::<ProduceRequest>() {
-            let reply = answer(produce(version, -1, &[MIRROR]), &mut asker_of(&world).asker()).await;
+            let reply =
+                answer(produce(version, -1, &[MIRROR]), &mut asker_of(&world).asker()).await;
             let response = decoded::<ProduceRequest>(version, reply.unwrap());
             let partition = &response.responses[0].partition_responses[0];
             assert_eq!((partition.error_code, partition.base_offset), (44, -1));

@@ -42,9 +42,8 @@ pub async fn delete_records(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply
             .with_name(topic.name.clone())
             .with_partitions(partitions.collect())
     });
-    let response = DeleteRecordsResponse::default()
-        .with_throttle_time_ms(0)
-        .with_topics(topics.collect());
+    let response =
+        DeleteRecordsResponse::default().with_throttle_time_ms(0).with_topics(topics.collect());
     asked.answer(&response)
 }
 
@@ -92,7 +91,8 @@ mod tests {
                     .with_partitions(vec![DeleteRecordsPartition::default().with_offset(5)])
             });
             let body = DeleteRecordsRequest::default().with_topics(topics.to_vec());
-            let reply = delete_records(request(version, &body), &mut asker_of(&world).asker()).await;
+            let reply =
+                delete_records(request(version, &body), &mut asker_of(&world).asker()).await;
             let response = decoded::<DeleteRecordsRequest>(version, reply.unwrap());
             let topics = response.topics.iter();
             let codes: Vec<_> = topics.map(|t| t.partitions[0].error_code).collect();
