@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Backoff, ClientConfig, Cluster};
 use crate::config::Config;
+use crate::gateway::{self, ListenerName};
 use crate::image::{Delta, Image};
 use crate::link::{Link, LinkParts};
 use crate::seat::Seat;
@@ -120,6 +121,8 @@ struct Daemon {
     seat: Seat,
     metadata: MetadataLog,
     wish: watch::Sender<Wish>,
+    /// Ends the listeners.
+    drained: CancellationToken,
     tasks: JoinSet<()>,
 }
 
@@ -161,9 +164,9 @@ impl Daemon {
         let budget = MemoryBudget::new(config.daemon.memory_bytes);
         let (leader, arrivals) =
             start_leader(config, &destination, &seen, deltas_seen, &budget, &mut tasks);
-        start_gateway(config, &seen, &leader, listeners, stop, &mut tasks);
+        let drained = start_gateway(config, &destination, &seen, &leader, listeners, &mut tasks);
         start_links(config, &destination, &seen, &leader, &arrivals, &budget, stop, &mut tasks);
-        Ok(Self { seat, metadata, wish, tasks })
+        Ok(Self { seat, metadata, wish, drained, tasks })
     }
 
     /// Runs until told to stop, then hands leadership over, within a deadline.
@@ -187,6 +190,7 @@ impl Daemon {
                 "leadership was not handed over in time; the destination moves it when our session ends"
             ),
         }
+        self.drained.cancel();
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         tracing::info!("stopped");
@@ -284,29 +288,28 @@ fn start_leader(
 }
 
 fn start_gateway(
-    _config: &Config,
+    config: &Config,
+    destination: &DestinationParts,
     seen: &Seen,
     leader: &LeaderHandle,
     listeners: Vec<(String, TcpListener)>,
-    _stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
-) {
-    let replicas = Replicas::new(leader.clone(), seen.image.clone());
-    for (_name, listener) in listeners {
-        let replicas = replicas.clone();
-        tasks.spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let replicas = replicas.clone();
-                tokio::spawn(async move {
-                    if let Ok(first) = crate::seat::replica::read_frame(&mut stream).await
-                        && crate::seat::replica::is_replica_frame(&first)
-                    {
-                        replicas.serve(stream, first).await;
-                    }
-                });
-            }
-        });
+) -> CancellationToken {
+    let context = Arc::new(gateway::Context::new(
+        config.daemon.broker_id,
+        seen.image.clone(),
+        leader.clone(),
+        Replicas::new(leader.clone(), seen.image.clone()),
+        destination.facts.inter_broker_listener.clone(),
+        gateway::Limits::default(),
+    ));
+    // Not the daemon's own: followers and clients are served until leadership has passed on.
+    let stop = CancellationToken::new();
+    for (name, listener) in listeners {
+        let (context, stop) = (context.clone(), stop.clone());
+        tasks.spawn(gateway::serve_listener(listener, ListenerName(name), context, stop));
     }
+    stop
 }
 
 fn start_links(

@@ -78,7 +78,10 @@ impl Requests {
         };
         let is_sasl = listener.is_some_and(|listener| Security::of(&listener).is_sasl());
         Self {
-            client: BufReader::with_capacity(BUFFER_BYTES, Cursor::new(first).chain(reader)),
+            client: BufReader::with_capacity(
+                BUFFER_BYTES,
+                tokio::io::AsyncReadExt::chain(Cursor::new(first), reader),
+            ),
             pending,
             entry,
             backend: None,
