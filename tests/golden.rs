@@ -17,6 +17,8 @@
 
 #[path = "golden/metadata_log.rs"]
 mod metadata_log;
+#[path = "golden/partition.rs"]
+mod partition;
 #[path = "golden/topic_plan.rs"]
 mod topic_plan;
 
@@ -27,7 +29,8 @@ use std::path::Path;
 type Player = Box<dyn FnMut(&str) -> String>;
 
 /// The suites: what files are called, and who plays them.
-const SUITES: [(&str, fn() -> Player); 1] = [("topic_plan", || player(topic_plan::run))];
+const SUITES: [(&str, fn() -> Player); 2] =
+    [("partition", || player(partition::run)), ("topic_plan", || player(topic_plan::run))];
 
 fn player<State: Default + 'static>(run: fn(&mut State, &str) -> String) -> Player {
     let mut state = State::default();
