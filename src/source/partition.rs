@@ -112,13 +112,14 @@ impl Partition {
         self.position.map_or(Offset::ZERO, |position| position.offset)
     }
 
-    /// What to ask of the source now; `None` while there is no room.
-    pub(super) fn asked(&self) -> Option<Asked> {
+    /// What to ask of the source now; with the epoch of the last batch where it can be sent.
+    pub(super) fn asked(&self, keeps_epochs: bool) -> Option<Asked> {
         let position = self.position?;
-        self.follow.room.is_free().then_some(Asked {
+        let last_epoch = if keeps_epochs { position.epoch } else { LeaderEpoch::UNKNOWN };
+        Some(Asked {
             offset: position.offset,
             leader_epoch: self.leader_epoch,
-            last_epoch: position.epoch,
+            last_epoch,
         })
     }
 
