@@ -38,11 +38,11 @@ pub struct OffsetAndEpoch {
 }
 
 /// Identity of a broker within one cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BrokerId(pub i32);
 
 /// Identity of one registration of a broker; grows with each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BrokerEpoch(pub i64);
 
 /// A topic's identity: a topic is its id, not its name (KIP-516).
@@ -119,15 +119,7 @@ macro_rules! debug_as_display {
     )*};
 }
 
-display!(
-    Offset,
-    LeaderEpoch,
-    BrokerId,
-    BrokerEpoch,
-    TopicId,
-    TopicName,
-    LinkName
-);
+display!(Offset, LeaderEpoch, BrokerId, BrokerEpoch, TopicId, TopicName, LinkName);
 debug_as_display!(TopicId, TopicName, LinkName);
 
 impl fmt::Display for TopicPartition {

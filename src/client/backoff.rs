@@ -14,11 +14,7 @@ pub struct Backoff {
 impl Backoff {
     /// Waiting times within `min..=max`; a `max` below `min` counts as `min`.
     pub fn new(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max: max.max(min),
-            attempts: 0,
-        }
+        Self { min, max: max.max(min), attempts: 0 }
     }
 
     /// How long to wait before the next attempt: the doubled minimum, plus up to half of it.
@@ -29,8 +25,7 @@ impl Backoff {
     pub fn next(&mut self) -> Duration {
         let base = self.base();
         self.attempts = self.attempts.saturating_add(1);
-        base.saturating_add(base.mul_f64(rand::random_range(0.0..0.5)))
-            .min(self.max)
+        base.saturating_add(base.mul_f64(rand::random_range(0.0..0.5))).min(self.max)
     }
 
     /// To be called after a success: the next wait is a short one again.
@@ -40,9 +35,8 @@ impl Backoff {
 
     /// At the greatest wait jitter reaches down instead of up, or everyone would wait the same.
     fn base(&self) -> Duration {
-        let doubled = 2u32
-            .checked_pow(self.attempts)
-            .and_then(|factor| self.min.checked_mul(factor));
+        let doubled =
+            2u32.checked_pow(self.attempts).and_then(|factor| self.min.checked_mul(factor));
         let highest = self.max.mul_f64(2.0 / 3.0).max(self.min);
         doubled.map_or(highest, |doubled| doubled.min(highest))
     }

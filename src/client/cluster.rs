@@ -78,12 +78,7 @@ impl Cluster {
             if tried.contains(&endpoint) {
                 continue;
             }
-            match self
-                .inner
-                .first
-                .connect(&endpoint, &self.inner.config)
-                .await
-            {
+            match self.inner.first.connect(&endpoint, &self.inner.config).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => failures.push(error),
             }
@@ -108,17 +103,10 @@ impl Cluster {
         let connection = self.any().await?;
         let version = metadata_version(&connection)?;
         let response = connection.request_at(version, &topics.request()).await?;
-        let request = RequestName {
-            key: MetadataRequest::KEY,
-            version,
-        };
+        let request = RequestName { key: MetadataRequest::KEY, version };
         let endpoint = connection.peer().clone();
         if let Some(error) = response.error_code.err() {
-            return Err(ClientError::Response {
-                endpoint,
-                request,
-                error,
-            });
+            return Err(ClientError::Response { endpoint, request, error });
         }
         let metadata = ClusterMetadata::read(response).map_err(|reason| ClientError::Decode {
             endpoint,
@@ -142,10 +130,7 @@ impl Cluster {
 
     fn view(&self) -> MutexGuard<'_, View> {
         // Whole values are put in and taken out: a panic elsewhere leaves nothing half done.
-        self.inner
-            .view
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brokers are preferred to the bootstrap address, which may be a load balancer's.
@@ -153,23 +138,13 @@ impl Cluster {
         let slots: Vec<_> = self.view().slots.values().cloned().collect();
         let open = shuffled(slots).into_iter().find_map(|slot| slot.open());
         let own = self.own_endpoint();
-        open.or_else(|| {
-            self.inner
-                .first
-                .open()
-                .filter(|first| Some(first.peer()) != own.as_ref())
-        })
+        open.or_else(|| self.inner.first.open().filter(|first| Some(first.peer()) != own.as_ref()))
     }
 
     fn known(&self) -> Vec<(BrokerId, Endpoint)> {
         let view = self.view();
-        let others = view
-            .brokers
-            .iter()
-            .filter(|(id, _)| Some(**id) != self.inner.never);
-        others
-            .map(|(id, address)| (*id, address.endpoint.clone()))
-            .collect()
+        let others = view.brokers.iter().filter(|(id, _)| Some(**id) != self.inner.never);
+        others.map(|(id, address)| (*id, address.endpoint.clone())).collect()
     }
 
     fn own_endpoint(&self) -> Option<Endpoint> {
@@ -261,33 +236,188 @@ impl Slot {
     }
 
     fn open_to(&self, endpoint: &Endpoint) -> Option<Connection> {
-        self.open()
-            .filter(|connection| connection.peer() == endpoint)
+        self.open().filter(|connection| connection.peer() == endpoint)
     }
 
     fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn metadata_version(connection: &Connection) -> Result<i16, ClientError> {
     let version = connection.version::<MetadataRequest>();
-    version
-        .filter(|version| *version >= METADATA_MIN)
-        .ok_or_else(|| ClientError::Version {
-            endpoint: connection.peer().clone(),
-            key: MetadataRequest::KEY,
-            ours: VersionRange {
-                min: METADATA_MIN,
-                max: MetadataRequest::VERSIONS.max,
-            },
-            theirs: connection.peer_versions(MetadataRequest::KEY),
-        })
+    version.filter(|version| *version >= METADATA_MIN).ok_or_else(|| ClientError::Version {
+        endpoint: connection.peer().clone(),
+        key: MetadataRequest::KEY,
+        ours: VersionRange { min: METADATA_MIN, max: MetadataRequest::VERSIONS.max },
+        theirs: connection.peer_versions(MetadataRequest::KEY),
+    })
 }
 
 fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
     items.shuffle(&mut rand::rng());
     items
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kafka_protocol::messages;
+    use kafka_protocol::messages::MetadataResponse;
+    use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::super::Retry;
+    use super::super::fake_broker::{self, FakeBroker, Peer};
+    use super::*;
+
+    const ONE: BrokerId = BrokerId(1);
+    const SEAT: BrokerId = BrokerId(9001);
+
+    fn config() -> ClientConfig {
+        ClientConfig { connect_timeout: Duration::from_secs(1), ..ClientConfig::default() }
+    }
+
+    fn metadata(brokers: &[(BrokerId, &Endpoint)]) -> MetadataResponse {
+        let brokers = brokers.iter().map(|(id, endpoint)| {
+            MetadataResponseBroker::default()
+                .with_node_id(messages::BrokerId(id.0))
+                .with_host(StrBytes::from_string(endpoint.host.clone()))
+                .with_port(i32::from(endpoint.port))
+        });
+        fake_broker::metadata("c").with_brokers(brokers.collect())
+    }
+
+    /// A view that knows `brokers`, and the broker's end of its first connection.
+    async fn informed(
+        bootstrap: &FakeBroker,
+        never: Option<BrokerId>,
+        brokers: &[(BrokerId, &Endpoint)],
+    ) -> (Cluster, Peer) {
+        let cluster = Cluster::new(vec![bootstrap.endpoint()], config(), never);
+        let (answer, peer) = tokio::join!(cluster.metadata(Topics::None), async {
+            let mut peer = bootstrap.accept().await;
+            let asked = peer.read().await;
+            peer.answer(asked, &metadata(brokers)).await;
+            peer
+        });
+        assert_eq!(answer.unwrap().brokers.len(), brokers.len());
+        (cluster, peer)
+    }
+
+    async fn closed_endpoint() -> Endpoint {
+        FakeBroker::start().await.endpoint()
+    }
+
+    #[tokio::test]
+    async fn all_who_want_a_broker_share_one_connection_until_it_closes() {
+        let broker = FakeBroker::start().await;
+        let endpoint = broker.endpoint();
+        let (cluster, _first) = informed(&broker, None, &[(ONE, &endpoint)]).await;
+        let (one, two, mut peer) =
+            tokio::join!(cluster.broker(ONE), cluster.broker(ONE), broker.accept());
+        let one = one.unwrap();
+        assert!(one.is(&two.unwrap()));
+        assert!(one.is(&cluster.any().await.unwrap()));
+
+        // An answer to nothing closes it; the next caller gets a new one.
+        let stray = fake_broker::frame(7, 0, &fake_broker::versions(0));
+        peer.write(&stray).await;
+        assert_eq!(peer.read_frame().await, None);
+        assert!(!one.is_open());
+        let (new, _peer) = tokio::join!(cluster.broker(ONE), broker.accept());
+        assert!(!one.is(&new.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_dedicated_connection_is_shared_with_nobody() {
+        let broker = FakeBroker::start().await;
+        let endpoint = broker.endpoint();
+        let (cluster, _first) = informed(&broker, None, &[(ONE, &endpoint)]).await;
+        let (own, _peer) = tokio::join!(cluster.dedicated(ONE), broker.accept());
+        let (shared, _peer) = tokio::join!(cluster.broker(ONE), broker.accept());
+        assert!(!own.unwrap().is(&shared.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn those_who_waited_for_a_failure_do_not_try_one_after_the_other() {
+        let broker = FakeBroker::start().await;
+        let endpoint = broker.endpoint();
+        let silent = FakeBroker::start().await;
+        let silent_endpoint = silent.endpoint();
+        let brokers = [(ONE, &endpoint), (BrokerId(2), &silent_endpoint)];
+        let (cluster, _first) = informed(&broker, None, &brokers).await;
+        let two = BrokerId(2);
+        let (a, b, c) = tokio::join!(cluster.broker(two), cluster.broker(two), cluster.broker(two));
+        for failed in [a, b, c] {
+            assert_eq!(failed.unwrap_err().retry(), Retry::WithBackoff);
+        }
+        silent.accept_silent().await;
+        let more = tokio::time::timeout(Duration::from_millis(50), silent.accept_silent()).await;
+        assert!(more.is_err(), "three callers made more than one connection");
+    }
+
+    #[tokio::test]
+    async fn the_own_seat_is_never_talked_to() {
+        let real = FakeBroker::start().await;
+        let seat = FakeBroker::start().await;
+        let (at_real, at_seat) = (real.endpoint(), seat.endpoint());
+        let brokers = [(ONE, &at_real), (SEAT, &at_seat)];
+        // The bootstrap address is the seat's own, which shows only in the answer.
+        let (cluster, _first) = informed(&seat, Some(SEAT), &brokers).await;
+        let (any, _peer) = tokio::join!(cluster.any(), real.accept());
+        assert_eq!(any.unwrap().peer(), &at_real);
+        for error in [cluster.broker(SEAT).await, cluster.dedicated(SEAT).await] {
+            let error = error.unwrap_err();
+            assert_eq!(error.to_string(), "find broker 9001: it is our own seat");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_view_without_addresses_says_so() {
+        let alone = Cluster::new(Vec::new(), config(), Some(SEAT));
+        let error = alone.any().await.unwrap_err().to_string();
+        assert_eq!(error, "reach any broker: no address to try");
+    }
+
+    #[tokio::test]
+    async fn when_nobody_answers_every_failure_is_told() {
+        let (one, two) = (closed_endpoint().await, closed_endpoint().await);
+        let cluster = Cluster::new(vec![one.clone(), two.clone()], config(), None);
+        let error = cluster.any().await.unwrap_err();
+        assert_eq!(error.retry(), Retry::WithBackoff);
+        let text = error.to_string();
+        for endpoint in [one, two] {
+            let part = format!("connect to broker {endpoint}: ");
+            assert!(text.contains(&part), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_the_cluster_does_not_list_is_unknown() {
+        let broker = FakeBroker::start().await;
+        let endpoint = broker.endpoint();
+        let (cluster, _first) = informed(&broker, None, &[(ONE, &endpoint)]).await;
+        let error = cluster.broker(BrokerId(5)).await.unwrap_err();
+        assert_eq!(error.to_string(), "find broker 5: the cluster does not list it");
+        assert_eq!(error.retry(), Retry::AfterMetadataRefresh);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_leads_to_another_cluster_changes_nothing() {
+        let broker = FakeBroker::start().await;
+        let endpoint = broker.endpoint();
+        let (cluster, mut first) = informed(&broker, None, &[(ONE, &endpoint)]).await;
+        let (answer, ()) = tokio::join!(cluster.metadata(Topics::None), async {
+            let asked = first.read().await;
+            first.answer_metadata(asked, "other").await;
+        });
+        let text = answer.unwrap_err().to_string();
+        assert!(text.ends_with("it is of cluster other, expected c"), "{text}");
+        assert_eq!(cluster.endpoint(ONE).unwrap(), endpoint);
+        // And that connection is not used again.
+        let (any, _peer) = tokio::join!(cluster.any(), broker.accept());
+        assert!(any.is_ok());
+    }
 }

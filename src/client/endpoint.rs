@@ -15,10 +15,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint of its parts.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self {
-            host: host.into(),
-            port,
-        }
+        Self { host: host.into(), port }
     }
 }
 
@@ -43,9 +40,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || EndpointError(text.to_owned());
         let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
-        let bracketed = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         // A colon outside brackets is half an IPv6 address: what is the port is then a guess.
         if bracketed.is_none() && host.contains([':', '[', ']']) {
             return Err(error());
@@ -74,9 +69,9 @@ mod tests {
 
     #[test]
     fn what_is_no_endpoint_is_refused() {
-        for text in [
-            "", "b1", "b1:", ":9092", "b1:0", "b1:65536", "::1:9092", "b 1:9092", "[]:9", "[::1:9",
-        ] {
+        for text in
+            ["", "b1", "b1:", ":9092", "b1:0", "b1:65536", "::1:9092", "b 1:9092", "[]:9", "[::1:9"]
+        {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
     }

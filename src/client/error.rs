@@ -38,10 +38,7 @@ pub struct RequestName {
 
 impl fmt::Display for RequestName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match ApiKey::try_from(self.key) {
-            Ok(key) => write!(f, "{key:?} v{}", self.version),
-            Err(()) => write!(f, "request {} v{}", self.key, self.version),
-        }
+        write!(f, "{} v{}", KeyName(self.key), self.version)
     }
 }
 

@@ -103,11 +103,7 @@ fn request_topic(name: &TopicName) -> MetadataRequestTopic {
 impl ClusterMetadata {
     /// Reads an answer; `Err` says what in it cannot be.
     pub(super) fn read(response: MetadataResponse) -> Result<Self, String> {
-        let brokers = response
-            .brokers
-            .iter()
-            .map(read_broker)
-            .collect::<Result<_, _>>()?;
+        let brokers = response.brokers.iter().map(read_broker).collect::<Result<_, _>>()?;
         Ok(Self {
             cluster_id: response.cluster_id.map(|id| id.to_string()),
             brokers,
@@ -154,4 +150,52 @@ fn read_partition(partition: &MetadataResponsePartition) -> PartitionMetadata {
 
 fn broker_ids(ids: &[messages::BrokerId]) -> Vec<BrokerId> {
     ids.iter().map(|id| BrokerId(id.0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_in_our_words() {
+        let broker = MetadataResponseBroker::default()
+            .with_node_id(messages::BrokerId(1))
+            .with_host(StrBytes::from_static_str("b1"))
+            .with_port(9092)
+            .with_rack(Some(StrBytes::from_static_str("az1")));
+        let partition = |number, leader: i32| {
+            MetadataResponsePartition::default()
+                .with_partition_index(number)
+                .with_leader_id(messages::BrokerId(leader))
+                .with_leader_epoch(7)
+                .with_replica_nodes(vec![1.into(), 2.into()])
+                .with_isr_nodes(vec![2.into()])
+        };
+        let topic = MetadataResponseTopic::default()
+            .with_name(Some(messages::TopicName(StrBytes::from_static_str("t"))))
+            .with_topic_id(Uuid::from_u128(3))
+            .with_partitions(vec![partition(1, -1).with_error_code(5), partition(0, 2)]);
+        let response =
+            MetadataResponse::default().with_brokers(vec![broker]).with_topics(vec![topic]);
+        let metadata = ClusterMetadata::read(response).unwrap();
+        assert_eq!(metadata.cluster_id, None);
+        let address = &metadata.brokers[&BrokerId(1)];
+        assert_eq!(address.endpoint, Endpoint::new("b1", 9092));
+        assert_eq!(address.rack.as_deref(), Some("az1"));
+        let topic = &metadata.topics[0];
+        assert_eq!((topic.name.as_str(), topic.id.0.as_u128()), ("t", 3));
+        let leaders: Vec<_> = topic.partitions.iter().map(|p| (p.partition, p.leader)).collect();
+        assert_eq!(leaders, [(0, Some(BrokerId(2))), (1, None)]);
+        let error = topic.partitions[1].error;
+        assert_eq!(error, Some(ResponseError::LeaderNotAvailable));
+        assert_eq!(topic.partitions[0].in_sync, [BrokerId(2)]);
+    }
+
+    #[test]
+    fn a_port_that_cannot_be_is_refused() {
+        let broker = MetadataResponseBroker::default().with_port(70_000);
+        let response = MetadataResponse::default().with_brokers(vec![broker]);
+        let reason = ClusterMetadata::read(response).unwrap_err();
+        assert_eq!(reason, "broker 0 has port 70000");
+    }
 }

@@ -6,6 +6,8 @@ mod cluster;
 mod connection;
 mod endpoint;
 mod error;
+#[cfg(test)]
+mod fake_broker;
 mod metadata;
 mod pipeline;
 mod transport;

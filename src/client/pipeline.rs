@@ -41,11 +41,7 @@ impl Pipeline {
         let shared = Arc::new(Shared::default());
         tokio::spawn(write_requests(writer, queue, Arc::clone(&shared)));
         tokio::spawn(read_answers(reader, max_frame_bytes, Arc::clone(&shared)));
-        Self {
-            outgoing,
-            _closes_on_drop: shared.closed.clone().drop_guard(),
-            shared,
-        }
+        Self { outgoing, _closes_on_drop: shared.closed.clone().drop_guard(), shared }
     }
 
     /// Whether requests can still be sent.
@@ -84,12 +80,7 @@ impl Pipeline {
             return Err(self.shared.fault());
         };
         let (id, answer) = self.shared.enqueue(place, frame)?;
-        let _abandoned_unless_answered = Unanswered {
-            shared: &self.shared,
-            id,
-            deadline,
-            fault,
-        };
+        let _abandoned_unless_answered = Unanswered { shared: &self.shared, id, deadline, fault };
         answer.await.map_err(|_poisoned| self.shared.fault())
     }
 }
@@ -250,12 +241,7 @@ async fn read_frame(
     let mut frame = BytesMut::with_capacity(length);
     while frame.len() < length {
         let missing = length - frame.len();
-        if reader
-            .read_buf(&mut (&mut frame).limit(missing))
-            .await
-            .map_err(read_fault)?
-            == 0
-        {
+        if reader.read_buf(&mut (&mut frame).limit(missing)).await.map_err(read_fault)? == 0 {
             return Err(Fault::ClosedByPeer);
         }
     }

@@ -57,11 +57,7 @@ async fn connect_address(
     address: std::net::SocketAddr,
     config: &ClientConfig,
 ) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // The window is negotiated while connecting, so that this has to come first.
     if let Some(bytes) = config.receive_buffer_bytes {
         socket.set_recv_buffer_size(bytes)?;

@@ -111,10 +111,7 @@ mod tests {
         let keys = keys
             .iter()
             .map(|&(key, min, max)| {
-                ApiVersion::default()
-                    .with_api_key(key)
-                    .with_min_version(min)
-                    .with_max_version(max)
+                ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max)
             })
             .collect();
         let mut frame = vec![0; RESPONSE_HEADER_BYTES];

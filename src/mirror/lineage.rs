@@ -44,22 +44,12 @@ impl EpochHistory {
         if let Some(&last) = self.starts.last()
             && (step.epoch <= last.epoch || step.start < last.start)
         {
-            return Err(HistoryError {
-                step,
-                last: Some(last),
-            });
+            return Err(HistoryError { step, last: Some(last) });
         }
         if step.epoch < LeaderEpoch(0) || step.start < Offset::ZERO {
-            return Err(HistoryError {
-                step,
-                last: self.starts.last().copied(),
-            });
+            return Err(HistoryError { step, last: self.starts.last().copied() });
         }
-        while self
-            .starts
-            .last()
-            .is_some_and(|last| last.start == step.start)
-        {
+        while self.starts.last().is_some_and(|last| last.start == step.start) {
             self.starts.pop();
         }
         self.starts.push(step);
@@ -79,9 +69,7 @@ impl EpochHistory {
     /// The epoch that owns `offset`; offsets before the first step belong to the first step.
     pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
         let after = self.starts.partition_point(|step| step.start <= offset);
-        self.starts
-            .get(after.saturating_sub(1))
-            .map(|step| step.epoch)
+        self.starts.get(after.saturating_sub(1)).map(|step| step.epoch)
     }
 
     /// The answer to `OffsetForLeaderEpoch` (KIP-101, KIP-279): the largest known epoch not above
@@ -90,10 +78,7 @@ impl EpochHistory {
         let after = self.starts.partition_point(|step| step.epoch <= asked);
         let known = self.starts.get(after.checked_sub(1)?)?;
         let offset = self.starts.get(after).map_or(log_end, |next| next.start);
-        Some(OffsetAndEpoch {
-            offset,
-            epoch: known.epoch,
-        })
+        Some(OffsetAndEpoch { offset, epoch: known.epoch })
     }
 }
 
@@ -102,19 +87,16 @@ mod tests {
     use super::*;
 
     fn history(steps: &[(i32, i64)]) -> EpochHistory {
-        let steps = steps.iter().map(|&(e, s)| EpochStart {
-            epoch: LeaderEpoch(e),
-            start: Offset(s),
-        });
+        let steps =
+            steps.iter().map(|&(e, s)| EpochStart { epoch: LeaderEpoch(e), start: Offset(s) });
         EpochHistory::from_starts(steps).unwrap()
     }
 
     #[test]
     fn each_offset_has_the_epoch_that_was_current() {
         let history = history(&[(0, 0), (3, 100), (4, 150)]);
-        let epochs: Vec<_> = [0, 99, 100, 149, 150, 999]
-            .map(|o| history.epoch_of(Offset(o)).unwrap().0)
-            .to_vec();
+        let epochs: Vec<_> =
+            [0, 99, 100, 149, 150, 999].map(|o| history.epoch_of(Offset(o)).unwrap().0).to_vec();
         assert_eq!(epochs, [0, 0, 3, 3, 4, 4]);
         assert_eq!(EpochHistory::default().epoch_of(Offset(1)), None);
     }
@@ -127,11 +109,8 @@ mod tests {
     #[test]
     fn ends_follow_kip_279() {
         let history = history(&[(2, 10), (5, 40)]);
-        let end = |asked| {
-            history
-                .end_of(LeaderEpoch(asked), Offset(70))
-                .map(|e| (e.epoch.0, e.offset.0))
-        };
+        let end =
+            |asked| history.end_of(LeaderEpoch(asked), Offset(70)).map(|e| (e.epoch.0, e.offset.0));
         assert_eq!(end(1), None);
         assert_eq!(end(2), Some((2, 40)));
         assert_eq!(end(4), Some((2, 40)));
@@ -143,10 +122,7 @@ mod tests {
     fn a_step_back_is_refused() {
         let mut history = history(&[(2, 10)]);
         for (epoch, start) in [(2, 20), (1, 20), (3, 9), (-1, 11)] {
-            let step = EpochStart {
-                epoch: LeaderEpoch(epoch),
-                start: Offset(start),
-            };
+            let step = EpochStart { epoch: LeaderEpoch(epoch), start: Offset(start) };
             assert!(history.push(step).is_err(), "{step:?}");
         }
     }

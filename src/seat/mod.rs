@@ -1,4 +1,92 @@
 //! Our seat in the destination cluster: a broker without disks that leads the mirror partitions.
 
+pub mod config;
+pub mod controllers;
+pub mod destination;
+pub mod error;
+pub mod follow;
+pub mod heartbeat;
+pub mod isr;
 pub mod leader;
+pub mod metadata;
+mod questions;
+pub mod registration;
 pub mod replica;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::image::Image;
+use crate::types::{BrokerEpoch, Offset};
+use controllers::Controllers;
+use error::SeatError;
+use heartbeat::{Heartbeat, HeartbeatEnd, Standing, Wish};
+use registration::Identity;
+
+/// Takes the seat and keeps it.
+#[derive(Debug)]
+pub struct Seat {
+    /// Who we are.
+    pub identity: Identity,
+    /// The destination's controllers.
+    pub controllers: Controllers,
+    /// The destination's `broker.heartbeat.interval.ms`.
+    pub heartbeat_interval: Duration,
+    /// The destination, as the metadata log tells it.
+    pub image: watch::Receiver<Arc<Image>>,
+    /// Last offset of the metadata log that was applied.
+    pub applied: watch::Receiver<Offset>,
+    /// Whether the metadata log was read to its end.
+    pub is_current: watch::Receiver<bool>,
+    /// What we want of the controller.
+    pub wish: watch::Receiver<Wish>,
+    /// Told of the controller's answers.
+    pub standing: watch::Sender<Option<Standing>>,
+    /// Told of our registration before anybody can learn of it otherwise.
+    pub registration: watch::Sender<Option<BrokerEpoch>>,
+}
+
+impl Seat {
+    /// Registers, beats, registers again where the registration is lost. Ends when the controller
+    /// lets us go, or with an error that a person has to mend.
+    pub async fn run(mut self) -> Result<(), SeatError> {
+        // The sender lives as long as the metadata log is followed; without it there is no seat.
+        if self.is_current.wait_for(|&is_current| is_current).await.is_err() {
+            return Ok(());
+        }
+        let mut controller = self.controllers.connection();
+        loop {
+            let image = self.image.borrow().clone();
+            self.identity.check(&image)?;
+            let previous = image.broker(self.identity.id).map(|broker| broker.epoch);
+            let epoch = self.identity.register(&mut controller, previous).await?;
+            tracing::info!(
+                broker_id = %self.identity.id, broker_epoch = %epoch,
+                incarnation = %self.identity.incarnation, "registered"
+            );
+            self.registration.send_replace(Some(epoch));
+            match self.heartbeat(epoch).run(&mut controller).await {
+                HeartbeatEnd::MayShutDown => return Ok(()),
+                HeartbeatEnd::NotRegistered => {
+                    tracing::warn!(broker_epoch = %epoch, "registration lost; registering again");
+                    self.standing.send_replace(None);
+                }
+            }
+        }
+    }
+
+    fn heartbeat(&self, epoch: BrokerEpoch) -> Heartbeat {
+        Heartbeat {
+            id: self.identity.id,
+            epoch,
+            directory: self.identity.directory,
+            interval: self.heartbeat_interval,
+            wish: self.wish.clone(),
+            applied: self.applied.clone(),
+            image: self.image.clone(),
+            standing: self.standing.clone(),
+        }
+    }
+}

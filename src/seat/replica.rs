@@ -1,21 +1,278 @@
 //! Connections of the destination's real brokers, which replicate from us: their Fetch, ListOffsets
 //! and OffsetForLeaderEpoch. Everything else is the gateway's.
 
-use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::{
+    ApiKey, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, RequestHeader,
+    ResponseHeader,
+};
+use kafka_protocol::protocol::{Decodable, Encodable};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::leader::LeaderHandle;
+use super::questions;
+use crate::image::Image;
+use crate::types::{BrokerEpoch, BrokerId};
+use crate::wire::fetch_answer;
+use crate::wire::frame::{LENGTH_BYTES, RequestPrefix, frame_length};
+use crate::wire::segments::Segments;
+
+/// A follower of 10,000 partitions without a session sends about 330 KB.
+const MAX_FRAME_BYTES: usize = 16 << 20;
+/// The crate stops at 10; 11 has the same bytes.
+const LIST_OFFSETS_KNOWN: i16 = 10;
+/// The whole answer: this registration is not the present one, ask again later.
+const STALE_BROKER_EPOCH: i16 = 77;
+
+/// A request of a follower.
+#[derive(Debug)]
+pub(super) enum ReplicaRequest {
+    Fetch(FetchRequest),
+    ListOffsets(ListOffsetsRequest),
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+}
+
+/// A follower's connection broke the rules; it is closed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReplicaError {
+    #[error("connection ended: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Frame(#[from] crate::wire::frame::FrameLengthError),
+    #[error("request with api key {api_key} version {version} is not a follower's")]
+    Unexpected { api_key: i16, version: i16 },
+    #[error("request cannot be decoded: {0}")]
+    Decode(String),
+    #[error("answer cannot be encoded: {0}")]
+    Encode(String),
+    #[error("broker {broker} asks on the connection of broker {owner}")]
+    OtherBroker { broker: BrokerId, owner: BrokerId },
+    #[error("the daemon stops")]
+    Stopping,
+}
 
 /// Whether a connection whose first request is `frame` (without its length) is a follower's:
 /// followers never ask for API versions, they begin with Fetch, ListOffsets or
 /// OffsetForLeaderEpoch under their own broker id.
-pub fn is_replica_frame(_frame: &Bytes) -> bool {
-    false
+pub fn is_replica_frame(frame: &Bytes) -> bool {
+    let Some(prefix) = RequestPrefix::peek(frame) else { return false };
+    is_follower_key(prefix.api_key)
+        && decode(prefix, frame.clone()).is_ok_and(|(_, request)| request.broker().0.0 >= 0)
 }
 
-/// Serves followers.
+fn is_follower_key(key: i16) -> bool {
+    key == ApiKey::Fetch as i16
+        || key == ApiKey::ListOffsets as i16
+        || key == ApiKey::OffsetForLeaderEpoch as i16
+}
+
+/// Serves followers. Only brokers that are registered in the image are answered, under the epoch
+/// that it shows.
 #[derive(Clone, Debug)]
-pub struct Replicas {}
+pub struct Replicas {
+    leader: LeaderHandle,
+    image: watch::Receiver<Arc<Image>>,
+    connections: Arc<AtomicU64>,
+}
 
 impl Replicas {
+    /// Followers of what `leader` leads.
+    pub fn new(leader: LeaderHandle, image: watch::Receiver<Arc<Image>>) -> Self {
+        Self { leader, image, connections: Arc::default() }
+    }
+
     /// Serves one follower's connection until it ends; `first` was read from it already.
-    pub async fn serve(&self, _stream: TcpStream, _first: Bytes) {}
+    pub async fn serve(&self, mut stream: TcpStream, first: Bytes) {
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
+        let mut owner = None;
+        let error = self.answer_all(&mut stream, first, connection, &mut owner).await;
+        self.leader.disconnected(connection).await;
+        let broker = owner.map_or(-1, |owner: BrokerId| owner.0);
+        match error {
+            ReplicaError::Io(_) | ReplicaError::Stopping => {
+                tracing::debug!(broker, %error, "replica connection ended");
+            }
+            _ => tracing::warn!(broker, %error, "replica connection closed"),
+        }
+    }
+
+    async fn answer_all(
+        &self,
+        stream: &mut TcpStream,
+        first: Bytes,
+        connection: u64,
+        owner: &mut Option<BrokerId>,
+    ) -> ReplicaError {
+        let mut frame = first;
+        loop {
+            let step = async {
+                let answer = self.answer(frame, connection, owner).await?;
+                stream.write_all_buf(&mut answer.into_frame()).await?;
+                read_frame(stream).await
+            };
+            match step.await {
+                Ok(next) => frame = next,
+                Err(error) => return error,
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        frame: Bytes,
+        connection: u64,
+        owner: &mut Option<BrokerId>,
+    ) -> Result<Segments, ReplicaError> {
+        let prefix = RequestPrefix::peek(&frame)
+            .ok_or_else(|| ReplicaError::Decode("shorter than a header".to_owned()))?;
+        let (header, request) = decode(prefix, frame)?;
+        let (broker, epoch) = request.broker();
+        let owner = *owner.get_or_insert(broker);
+        if broker != owner {
+            return Err(ReplicaError::OtherBroker { broker, owner });
+        }
+        let correlation_id = header.correlation_id;
+        let is_known = self.is_registered(broker, epoch);
+        match request {
+            ReplicaRequest::Fetch(_) if !is_known => {
+                Ok(fetch_answer::encode(correlation_id, STALE_BROKER_EPOCH, 0, Vec::new()))
+            }
+            ReplicaRequest::Fetch(request) => {
+                let request = questions::fetch(request, connection, broker, epoch);
+                let answer = self.leader.fetch(request).await.ok_or(ReplicaError::Stopping)?;
+                let partitions = answer.partitions.into_iter().map(questions::fetched).collect();
+                Ok(fetch_answer::encode(
+                    correlation_id,
+                    answer.error,
+                    answer.session_id,
+                    partitions,
+                ))
+            }
+            ReplicaRequest::ListOffsets(request) => {
+                let image = self.image.borrow().clone();
+                let asked = questions::offsets(&request, &image);
+                let answers = self.answers(broker, is_known, &asked).await?;
+                let body = questions::offsets_answer(&request, answers);
+                let version = prefix.api_version.min(LIST_OFFSETS_KNOWN);
+                encode(correlation_id, ApiKey::ListOffsets, version, &body)
+            }
+            ReplicaRequest::OffsetForLeaderEpoch(request) => {
+                let image = self.image.borrow().clone();
+                let asked = questions::epochs(&request, &image);
+                let answers = self.answers(broker, is_known, &asked).await?;
+                let body = questions::epochs_answer(&request, answers);
+                encode(correlation_id, ApiKey::OffsetForLeaderEpoch, prefix.api_version, &body)
+            }
+        }
+    }
+
+    async fn answers(
+        &self,
+        broker: BrokerId,
+        is_known: bool,
+        asked: &[Option<super::leader::Question>],
+    ) -> Result<Vec<super::leader::QuestionAnswer>, ReplicaError> {
+        const NOT_LEADER: i16 = 6;
+        if !is_known {
+            return Ok(vec![Err(NOT_LEADER); asked.len()]);
+        }
+        let known: Vec<_> = asked.iter().flatten().copied().collect();
+        let answers = self.leader.answers(broker, known).await.ok_or(ReplicaError::Stopping)?;
+        let mut answers = answers.into_iter();
+        let in_order = asked.iter().map(|question| {
+            question.as_ref().and_then(|_| answers.next()).unwrap_or(Err(NOT_LEADER))
+        });
+        Ok(in_order.collect())
+    }
+
+    /// Whether the image has that broker under that epoch (-1 where the request does not say).
+    fn is_registered(&self, broker: BrokerId, epoch: BrokerEpoch) -> bool {
+        let image = self.image.borrow();
+        image.broker(broker).is_some_and(|known| epoch.0 == -1 || known.epoch == epoch)
+    }
+}
+
+impl ReplicaRequest {
+    fn broker(&self) -> (BrokerId, BrokerEpoch) {
+        match self {
+            Self::Fetch(request) => {
+                let state = &request.replica_state;
+                let id =
+                    if state.replica_id.0 >= 0 { state.replica_id } else { request.replica_id };
+                (BrokerId(id.0), BrokerEpoch(state.replica_epoch))
+            }
+            Self::ListOffsets(request) => (BrokerId(request.replica_id.0), BrokerEpoch(-1)),
+            Self::OffsetForLeaderEpoch(request) => {
+                (BrokerId(request.replica_id.0), BrokerEpoch(-1))
+            }
+        }
+    }
+}
+
+async fn read_frame(stream: &mut TcpStream) -> Result<Bytes, ReplicaError> {
+    let mut prefix = [0; LENGTH_BYTES];
+    stream.read_exact(&mut prefix).await?;
+    let length = frame_length(prefix, MAX_FRAME_BYTES)?;
+    let mut frame = BytesMut::zeroed(length);
+    stream.read_exact(&mut frame).await?;
+    Ok(frame.freeze())
+}
+
+fn decode(
+    prefix: RequestPrefix,
+    mut frame: Bytes,
+) -> Result<(RequestHeader, ReplicaRequest), ReplicaError> {
+    let (api_key, version) = (prefix.api_key, prefix.api_version);
+    let unexpected = || ReplicaError::Unexpected { api_key, version };
+    let key = ApiKey::try_from(api_key).map_err(|()| unexpected())?;
+    let failed = |error: anyhow::Error| ReplicaError::Decode(error.to_string());
+    // Followers of 3.7 and newer send Fetch from 15 on; ours are never older.
+    let (least, most) = match key {
+        ApiKey::Fetch => (15, 18),
+        ApiKey::ListOffsets => (7, 11),
+        ApiKey::OffsetForLeaderEpoch => (4, 4),
+        _ => return Err(unexpected()),
+    };
+    if !(least..=most).contains(&version) {
+        return Err(unexpected());
+    }
+    let header =
+        RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(failed)?;
+    let request = match key {
+        ApiKey::Fetch => {
+            ReplicaRequest::Fetch(FetchRequest::decode(&mut frame, version).map_err(failed)?)
+        }
+        ApiKey::ListOffsets => {
+            let version = version.min(LIST_OFFSETS_KNOWN);
+            let request = ListOffsetsRequest::decode(&mut frame, version).map_err(failed)?;
+            ReplicaRequest::ListOffsets(request)
+        }
+        _ => {
+            let request =
+                OffsetForLeaderEpochRequest::decode(&mut frame, version).map_err(failed)?;
+            ReplicaRequest::OffsetForLeaderEpoch(request)
+        }
+    };
+    Ok((header, request))
+}
+
+fn encode<B: Encodable>(
+    correlation_id: i32,
+    key: ApiKey,
+    version: i16,
+    body: &B,
+) -> Result<Segments, ReplicaError> {
+    let failed = |error: anyhow::Error| ReplicaError::Encode(error.to_string());
+    let mut bytes = BytesMut::new();
+    ResponseHeader::default()
+        .with_correlation_id(correlation_id)
+        .encode(&mut bytes, key.response_header_version(version))
+        .map_err(failed)?;
+    body.encode(&mut bytes, version).map_err(failed)?;
+    Ok(Segments::from_bytes(bytes.freeze()))
 }

@@ -63,11 +63,7 @@ pub(super) struct PartitionAnswer {
 
 /// Reads the frame of an answer, response header included.
 pub(super) fn read(frame: &[u8], version: i16) -> Result<Answer, AnswerError> {
-    let mut reader = Reader {
-        frame,
-        at: 0,
-        flexible: version >= FLEXIBLE,
-    };
+    let mut reader = Reader { frame, at: 0, flexible: version >= FLEXIBLE };
     reader.i32("correlation id")?;
     reader.skip_tags("header tags")?;
     let throttle = reader.i32("throttle time")?;
@@ -105,7 +101,11 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn partition(&mut self, topic: &TopicRef, version: i16) -> Result<PartitionAnswer, AnswerError> {
+    fn partition(
+        &mut self,
+        topic: &TopicRef,
+        version: i16,
+    ) -> Result<PartitionAnswer, AnswerError> {
         let index = self.i32("partition index")?;
         let error = self.i16("partition error")?;
         let high_watermark = Offset(self.i64("high watermark")?);
@@ -123,10 +123,7 @@ impl<'a> Reader<'a> {
         let begin = self.at;
         self.take(length, "records")?;
         let mut answer = PartitionAnswer {
-            key: WireKey {
-                topic: topic.clone(),
-                partition: index,
-            },
+            key: WireKey { topic: topic.clone(), partition: index },
             error,
             high_watermark,
             log_start,
@@ -147,11 +144,7 @@ impl<'a> Reader<'a> {
             let tag = self.uvarint("tag")?;
             let size = self.uvarint("tag size")?;
             let bytes = self.take(size, "tagged field")?;
-            let mut field = Reader {
-                frame: bytes,
-                at: 0,
-                flexible: true,
-            };
+            let mut field = Reader { frame: bytes, at: 0, flexible: true };
             match tag {
                 0 => {
                     let epoch = LeaderEpoch(field.i32("diverging epoch")?);
@@ -255,11 +248,7 @@ impl<'a> Reader<'a> {
     }
 
     fn error(&self, what: &'static str) -> AnswerError {
-        AnswerError {
-            what,
-            at: self.at,
-            length: self.frame.len(),
-        }
+        AnswerError { what, at: self.at, length: self.frame.len() }
     }
 }
 
@@ -313,9 +302,8 @@ mod tests {
         } else {
             topic.topic = messages::TopicName(StrBytes::from_static_str("orders"));
         }
-        let mut response = FetchResponse::default()
-            .with_throttle_time_ms(20)
-            .with_responses(vec![topic]);
+        let mut response =
+            FetchResponse::default().with_throttle_time_ms(20).with_responses(vec![topic]);
         if version >= 7 {
             response.session_id = 11;
         }
@@ -332,24 +320,16 @@ mod tests {
             let answer = read(&frame, version).unwrap();
             assert_eq!(answer.throttle, Duration::from_millis(20));
             assert_eq!(answer.session_id, if version >= 7 { 11 } else { 0 });
-            let [first, second] = &answer.partitions[..] else {
-                panic!("{answer:?}")
-            };
+            let [first, second] = &answer.partitions[..] else { panic!("{answer:?}") };
             let topic = match version {
                 BY_ID.. => TopicRef::Id(Uuid::from_u128(5)),
                 _ => TopicRef::Name(Arc::from("orders")),
             };
             assert_eq!(first.key, WireKey { topic, partition: 3 });
             assert_eq!(&frame[first.records.clone()], b"records");
-            assert_eq!(
-                (first.high_watermark, first.log_start),
-                (Offset(100), Offset(5))
-            );
+            assert_eq!((first.high_watermark, first.log_start), (Offset(100), Offset(5)));
             assert_eq!(first.preferred, (version >= 11).then_some(BrokerId(7)));
-            let diverging = OffsetAndEpoch {
-                offset: Offset(44),
-                epoch: LeaderEpoch(2),
-            };
+            let diverging = OffsetAndEpoch { offset: Offset(44), epoch: LeaderEpoch(2) };
             assert_eq!(first.diverging, (version >= 12).then_some(diverging));
             let leader = (BrokerId(1), LeaderEpoch(9));
             assert_eq!(first.current_leader, (version >= 12).then_some(leader));

@@ -90,10 +90,7 @@ pub(super) fn cut(
         end += header.size;
         records += u64::try_from(header.record_count).unwrap_or(0);
         max_timestamp = max_timestamp.max(header.max_timestamp);
-        batches.push(ChunkBatch {
-            next_offset: header.next_offset,
-            end,
-        });
+        batches.push(ChunkBatch { next_offset: header.next_offset, end });
     }
     let last = batches.len().checked_sub(1).map(|at| checked.batches[at]);
     let (Some(first), Some(last)) = (checked.batches.first(), last) else {
@@ -120,10 +117,8 @@ mod tests {
     use crate::wire::batch::{BatchHeader, same_but_epoch};
 
     fn stamps() -> EpochHistory {
-        let starts = [(4, 0), (7, 20)].map(|(epoch, start)| EpochStart {
-            epoch: LeaderEpoch(epoch),
-            start: Offset(start),
-        });
+        let starts = [(4, 0), (7, 20)]
+            .map(|(epoch, start)| EpochStart { epoch: LeaderEpoch(epoch), start: Offset(start) });
         EpochHistory::from_starts(starts).unwrap()
     }
 

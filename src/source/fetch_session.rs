@@ -85,12 +85,7 @@ impl FetchSession {
         } else {
             self.changes(dirty, wanted)
         };
-        Plan {
-            session_id: self.id,
-            session_epoch: self.epoch,
-            asked,
-            forgotten,
-        }
+        Plan { session_id: self.id, session_epoch: self.epoch, asked, forgotten }
     }
 
     fn everything<'a>(
@@ -98,9 +93,7 @@ impl FetchSession {
         wanted: impl Fn(&WireKey) -> Option<Asked>,
         all: impl Iterator<Item = &'a WireKey>,
     ) -> Vec<(WireKey, Asked)> {
-        let mut asked: Vec<_> = all
-            .filter_map(|key| Some((key.clone(), wanted(key)?)))
-            .collect();
+        let mut asked: Vec<_> = all.filter_map(|key| Some((key.clone(), wanted(key)?))).collect();
         asked.sort_by(|left, right| left.0.cmp(&right.0));
         self.known = asked.iter().cloned().collect();
         if !asked.is_empty() {
@@ -191,10 +184,7 @@ mod tests {
     use super::*;
 
     fn key(partition: i32) -> WireKey {
-        WireKey {
-            topic: TopicRef::Name(Arc::from("t")),
-            partition,
-        }
+        WireKey { topic: TopicRef::Name(Arc::from("t")), partition }
     }
 
     fn asked(offset: i64) -> Asked {
@@ -221,9 +211,7 @@ mod tests {
         fn plan(&mut self, dirty: &[i32]) -> (i32, i32, Vec<(i32, i64)>, Vec<i32>) {
             let dirty = dirty.iter().map(|&partition| key(partition)).collect();
             let wanted = &self.wanted;
-            let plan =
-                self.session
-                    .plan(&dirty, |key| wanted.get(key).copied(), wanted.keys());
+            let plan = self.session.plan(&dirty, |key| wanted.get(key).copied(), wanted.keys());
             let asked = plan.asked.iter();
             (
                 plan.session_id,
@@ -239,26 +227,16 @@ mod tests {
         let mut client = Client::default();
         client.want(0, 10);
         client.want(1, 20);
-        assert_eq!(
-            client.plan(&[0, 1]),
-            (0, 0, vec![(0, 10), (1, 20)], vec![])
-        );
+        assert_eq!(client.plan(&[0, 1]), (0, 0, vec![(0, 10), (1, 20)], vec![]));
         assert_eq!(client.session.answered(0, 77), Outcome::Kept);
         assert_eq!(client.plan(&[]), (77, 1, vec![], vec![]));
         client.session.answered(0, 77);
         client.want(1, 25);
         client.want(2, 0);
         client.wanted.remove(&key(0));
-        assert_eq!(
-            client.plan(&[0, 1, 2]),
-            (77, 2, vec![(1, 25), (2, 0)], vec![0])
-        );
+        assert_eq!(client.plan(&[0, 1, 2]), (77, 2, vec![(1, 25), (2, 0)], vec![0]));
         client.session.answered(0, 77);
-        assert_eq!(
-            client.plan(&[0, 1, 2]),
-            (77, 3, vec![], vec![]),
-            "said already"
-        );
+        assert_eq!(client.plan(&[0, 1, 2]), (77, 3, vec![], vec![]), "said already");
     }
 
     #[test]
@@ -324,11 +302,7 @@ mod tests {
 
     #[test]
     fn the_epoch_wraps_to_one() {
-        let mut session = FetchSession {
-            id: 5,
-            epoch: i32::MAX,
-            ..FetchSession::default()
-        };
+        let mut session = FetchSession { id: 5, epoch: i32::MAX, ..FetchSession::default() };
         session.answered(0, 5);
         assert_eq!(session.epoch, 1);
     }

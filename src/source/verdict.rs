@@ -27,8 +27,9 @@ pub(super) fn verdict(code: i16) -> Option<Verdict> {
         | ResponseError::UnknownTopicId
         | ResponseError::InconsistentTopicId
         | ResponseError::InvalidTopicException => Verdict::Topic,
-        ResponseError::TopicAuthorizationFailed
-        | ResponseError::ClusterAuthorizationFailed => Verdict::Denied,
+        ResponseError::TopicAuthorizationFailed | ResponseError::ClusterAuthorizationFailed => {
+            Verdict::Denied
+        }
         // Whatever is not known to be final is tried again: a stop needs evidence.
         _ => Verdict::Retry,
     };

@@ -37,10 +37,7 @@ impl MemoryBudget {
     /// A budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
         let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        Self {
-            units: Arc::new(Semaphore::new(units)),
-            total: units * UNIT,
-        }
+        Self { units: Arc::new(Semaphore::new(units)), total: units * UNIT }
     }
 
     /// All of it, in bytes.
@@ -70,14 +67,9 @@ impl Reservation {
     /// Gives back what an answer did not need and ties the rest to the life of its bytes.
     pub fn pay_for(self, bytes: BytesMut) -> Bytes {
         let mut permit = self.permit;
-        let surplus = permit
-            .num_permits()
-            .saturating_sub(units_for(bytes.capacity()) as usize);
+        let surplus = permit.num_permits().saturating_sub(units_for(bytes.capacity()) as usize);
         drop(permit.split(surplus));
-        Bytes::from_owner(Paid {
-            bytes,
-            _permit: permit,
-        })
+        Bytes::from_owner(Paid { bytes, _permit: permit })
     }
 }
 

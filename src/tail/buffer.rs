@@ -35,9 +35,7 @@ pub struct Chunk {
 impl Chunk {
     /// Offset after the last batch.
     pub fn next_offset(&self) -> Offset {
-        self.batches
-            .last()
-            .map_or(self.base_offset, |batch| batch.next_offset)
+        self.batches.last().map_or(self.base_offset, |batch| batch.next_offset)
     }
 }
 
@@ -45,9 +43,11 @@ impl Chunk {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Slice {
     /// Whole batches, the first of which holds or follows the offset asked for.
-    pub bytes: Bytes,
+    pub bytes: Vec<Bytes>,
     /// Offset after the last batch of `bytes`.
     pub next_offset: Offset,
+    /// Length of all `bytes`.
+    pub size: usize,
 }
 
 /// The batches of one partition that are in memory: a contiguous run `start..end`.
@@ -62,12 +62,7 @@ pub struct Buffer {
 impl Buffer {
     /// An empty run at `offset`.
     pub fn starting_at(offset: Offset) -> Self {
-        Self {
-            chunks: VecDeque::new(),
-            start: offset,
-            end: offset,
-            bytes: 0,
-        }
+        Self { chunks: VecDeque::new(), start: offset, end: offset, bytes: 0 }
     }
 
     /// Every offset from here on can be read.
@@ -94,27 +89,18 @@ impl Buffer {
     }
 
     /// Whole batches from the one that holds `from` (or, in a hole, the next one) on: as many as
-    /// fit `max_bytes` and end at most at `max_end`, but at least one, of a single chunk. `None`
-    /// where nothing is there at or above `from`.
+    /// fit `max_bytes` and end at most at `max_end`, but at least one. `None` where nothing is
+    /// there at or above `from`.
     pub fn read(&self, from: Offset, max_bytes: usize, max_end: Offset) -> Option<Slice> {
-        let at = self
-            .chunks
-            .partition_point(|chunk| chunk.next_offset() <= from);
-        let chunk = self.chunks.get(at)?;
-        let first = chunk
-            .batches
-            .partition_point(|batch| batch.next_offset <= from);
-        let begin = first
-            .checked_sub(1)
-            .map_or(0, |before| chunk.batches[before].end);
-        let fitting = chunk.batches[first..].partition_point(|batch| {
-            batch.end - begin <= max_bytes && batch.next_offset <= max_end
-        });
-        let last = chunk.batches[first + fitting.max(1) - 1];
-        Some(Slice {
-            bytes: chunk.bytes.slice(begin..last.end),
-            next_offset: last.next_offset,
-        })
+        let at = self.chunks.partition_point(|chunk| chunk.next_offset() <= from);
+        let mut slice = Slice { bytes: Vec::new(), next_offset: from, size: 0 };
+        for chunk in self.chunks.range(at..) {
+            let room = max_bytes.saturating_sub(slice.size);
+            if !slice.extend(chunk, room, max_end) {
+                break;
+            }
+        }
+        (slice.size > 0).then_some(slice)
     }
 
     /// Drops the chunks that end at or below `offset`: nobody needs them any more.
@@ -126,16 +112,32 @@ impl Buffer {
     /// left; the callers of dropped offsets have to be fed otherwise.
     pub fn shrink_to(&mut self, limit: usize, keep_from: Offset) {
         while self.bytes > limit
-            && self
-                .chunks
-                .front()
-                .is_some_and(|chunk| chunk.next_offset() <= keep_from)
+            && self.chunks.front().is_some_and(|chunk| chunk.next_offset() <= keep_from)
         {
             if let Some(chunk) = self.chunks.pop_front() {
                 self.bytes -= chunk.bytes.len();
                 self.start = chunk.next_offset();
             }
         }
+    }
+}
+
+impl Slice {
+    /// Adds the batches of `chunk` that fit; whether all of them did.
+    fn extend(&mut self, chunk: &Chunk, room: usize, max_end: Offset) -> bool {
+        let first = chunk.batches.partition_point(|batch| batch.next_offset <= self.next_offset);
+        let rest = &chunk.batches[first..];
+        let begin = first.checked_sub(1).map_or(0, |before| chunk.batches[before].end);
+        let fitting =
+            rest.partition_point(|batch| batch.end - begin <= room && batch.next_offset <= max_end);
+        // As Kafka does: the first batch of an answer passes whatever its size.
+        let taken = if self.size == 0 { fitting.max(1) } else { fitting };
+        if let Some(last) = taken.checked_sub(1).and_then(|at| rest.get(at)) {
+            self.bytes.push(chunk.bytes.slice(begin..last.end));
+            self.size += last.end - begin;
+            self.next_offset = last.next_offset;
+        }
+        taken == rest.len()
     }
 }
 
@@ -161,7 +163,7 @@ mod tests {
 
     fn read(buffer: &Buffer, from: i64, max_bytes: usize) -> Option<(usize, i64)> {
         let slice = buffer.read(Offset(from), max_bytes, Offset(i64::MAX))?;
-        Some((slice.bytes.len(), slice.next_offset.0))
+        Some((slice.size, slice.next_offset.0))
     }
 
     #[test]
@@ -169,20 +171,13 @@ mod tests {
         let mut buffer = Buffer::starting_at(Offset(0));
         buffer.push(chunk(0, &[5, 6, 20]));
         buffer.push(chunk(30, &[40]));
-        assert_eq!(read(&buffer, 0, 1000), Some((30, 20)));
+        assert_eq!(read(&buffer, 0, 1000), Some((40, 40)), "over several chunks");
+        assert_eq!(read(&buffer, 0, 35), Some((30, 20)));
         assert_eq!(read(&buffer, 0, 25), Some((20, 6)));
         assert_eq!(read(&buffer, 0, 1), Some((10, 5)));
-        assert_eq!(read(&buffer, 5, 1000), Some((20, 20)));
-        assert_eq!(
-            read(&buffer, 19, 1000),
-            Some((10, 20)),
-            "inside a batch: that whole batch"
-        );
-        assert_eq!(
-            read(&buffer, 25, 1000),
-            Some((10, 40)),
-            "in a hole: the next batch"
-        );
+        assert_eq!(read(&buffer, 5, 1000), Some((30, 40)));
+        assert_eq!(read(&buffer, 19, 10), Some((10, 20)), "inside a batch: that whole batch");
+        assert_eq!(read(&buffer, 25, 1000), Some((10, 40)), "in a hole: the next batch");
         assert_eq!(read(&buffer, 40, 1000), None);
         let capped = buffer.read(Offset(0), 1000, Offset(6)).unwrap();
         assert_eq!(capped.next_offset, Offset(6));
@@ -194,10 +189,7 @@ mod tests {
         buffer.push(chunk(0, &[5]));
         buffer.push(chunk(5, &[10, 15]));
         buffer.forget_before(Offset(10));
-        assert_eq!(
-            (buffer.start(), buffer.end(), buffer.bytes()),
-            (Offset(5), Offset(15), 20)
-        );
+        assert_eq!((buffer.start(), buffer.end(), buffer.bytes()), (Offset(5), Offset(15), 20));
         buffer.shrink_to(10, Offset(10));
         assert_eq!(buffer.bytes(), 20, "still needed");
         buffer.shrink_to(10, Offset(15));

@@ -151,11 +151,7 @@ pub struct Room {
 impl Room {
     /// Room for `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self {
-            buffered: AtomicUsize::new(0),
-            limit: AtomicUsize::new(limit),
-            freed: Notify::new(),
-        }
+        Self { buffered: AtomicUsize::new(0), limit: AtomicUsize::new(limit), freed: Notify::new() }
     }
 
     /// Whether more may be read.

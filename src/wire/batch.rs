@@ -12,7 +12,6 @@ pub const HEADER_BYTES: usize = 61;
 const LOG_OVERHEAD: usize = 12;
 const LEADER_EPOCH: std::ops::Range<usize> = 12..16;
 const MAGIC: usize = 16;
-const CHECKSUM: std::ops::Range<usize> = 17..21;
 const CHECKSUMMED_FROM: usize = 21;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
 const ATTRIBUTE_CONTROL: i16 = 0x20;
@@ -103,10 +102,7 @@ impl BatchHeader {
         let size = match usize::try_from(length) {
             Ok(length) if length >= HEADER_BYTES - LOG_OVERHEAD => length + LOG_OVERHEAD,
             _ => {
-                return Err(BatchError::Length {
-                    base_offset,
-                    length,
-                });
+                return Err(BatchError::Length { base_offset, length });
             }
         };
         if bytes.len() < size {
@@ -289,7 +285,7 @@ pub(crate) mod tests {
         bytes[57..61].copy_from_slice(&count.to_be_bytes());
         bytes.extend_from_slice(payload);
         let checksum = crc32c::crc32c(&bytes[CHECKSUMMED_FROM..]);
-        bytes[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+        bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }
 
@@ -314,28 +310,16 @@ pub(crate) mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         let checked = check(&bytes, Offset(0));
         assert_eq!(checked.bytes, good);
-        assert!(matches!(
-            checked.error,
-            Some(BatchError::Checksum {
-                base_offset: Offset(1),
-                ..
-            })
-        ));
+        assert!(matches!(checked.error, Some(BatchError::Checksum { base_offset: Offset(1), .. })));
     }
 
     #[test]
     fn offsets_that_go_back_are_found() {
         let mut bytes = batch(5, 5, b"a");
         bytes.extend(batch(9, 1, b"b"));
-        assert!(matches!(
-            check(&bytes, Offset(5)).error,
-            Some(BatchError::Offsets { .. })
-        ));
+        assert!(matches!(check(&bytes, Offset(5)).error, Some(BatchError::Offsets { .. })));
         let old = batch(0, 5, b"a");
-        assert!(matches!(
-            check(&old, Offset(5)).error,
-            Some(BatchError::Offsets { .. })
-        ));
+        assert!(matches!(check(&old, Offset(5)).error, Some(BatchError::Offsets { .. })));
         assert_eq!(check(&old, Offset(4)).error, None);
     }
 
@@ -343,25 +327,16 @@ pub(crate) mod tests {
     fn formats_and_lengths_that_cannot_be_are_found() {
         let mut old = batch(3, 1, b"");
         old[MAGIC] = 1;
-        let error = BatchError::Format {
-            base_offset: Offset(3),
-            magic: 1,
-        };
+        let error = BatchError::Format { base_offset: Offset(3), magic: 1 };
         assert_eq!(check(&old, Offset(0)).error, Some(error));
         for length in [-1, 0, 48, i32::MIN] {
             let mut bad = batch(3, 1, b"");
             bad[8..12].copy_from_slice(&i32::to_be_bytes(length));
-            let error = BatchError::Length {
-                base_offset: Offset(3),
-                length,
-            };
+            let error = BatchError::Length { base_offset: Offset(3), length };
             assert_eq!(check(&bad, Offset(0)).error, Some(error));
         }
         let far = batch(i64::MAX, 1, b"");
-        assert!(matches!(
-            check(&far, Offset(0)).error,
-            Some(BatchError::Offsets { .. })
-        ));
+        assert!(matches!(check(&far, Offset(0)).error, Some(BatchError::Offsets { .. })));
     }
 
     #[test]

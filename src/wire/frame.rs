@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 pub const LENGTH_BYTES: usize = 4;
 
 /// A length prefix that no sane peer sends.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("frame length {length} is outside 4..={limit} bytes")]
 pub struct FrameLengthError {
     /// What the peer sent, in bytes.
@@ -60,28 +60,15 @@ mod tests {
     fn absurd_lengths_are_refused() {
         assert_eq!(frame_length(100i32.to_be_bytes(), 100), Ok(100));
         for bad in [i32::MIN, -1, 0, 3, 101, i32::MAX] {
-            let error = FrameLengthError {
-                length: bad,
-                limit: 100,
-            };
+            let error = FrameLengthError { length: bad, limit: 100 };
             assert_eq!(frame_length(bad.to_be_bytes(), 100), Err(error));
         }
     }
 
     #[test]
     fn a_short_request_has_no_prefix() {
-        assert_eq!(
-            RequestPrefix::peek(&Bytes::from_static(&[0, 1, 0, 17, 0, 0, 0])),
-            None
-        );
+        assert_eq!(RequestPrefix::peek(&Bytes::from_static(&[0, 1, 0, 17, 0, 0, 0])), None);
         let prefix = RequestPrefix::peek(&Bytes::from_static(&[0, 1, 0, 17, 0, 0, 0, 9]));
-        assert_eq!(
-            prefix,
-            Some(RequestPrefix {
-                api_key: 1,
-                api_version: 17,
-                correlation_id: 9
-            })
-        );
+        assert_eq!(prefix, Some(RequestPrefix { api_key: 1, api_version: 17, correlation_id: 9 }));
     }
 }

@@ -1,6 +1,9 @@
 //! A response as a list of shared slices, so that record bytes are never copied on their way out.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Slices shorter than this are copied: a copy is cheaper than one more entry for `writev`.
 const COPY_BELOW: usize = 512;
@@ -21,11 +24,7 @@ impl Segments {
 
     /// A response of bytes that are encoded already.
     pub fn from_bytes(bytes: Bytes) -> Self {
-        Self {
-            length: bytes.len(),
-            done: vec![bytes],
-            open: BytesMut::new(),
-        }
+        Self { length: bytes.len(), done: vec![bytes], open: BytesMut::new() }
     }
 
     /// Bytes so far.
@@ -65,15 +64,15 @@ impl Segments {
         }
     }
 
-    /// The whole as slices, preceded by the frame length; ready for a vectored write.
-    pub fn into_frame(self) -> Vec<Bytes> {
+    /// The whole, preceded by the frame length; ready for a vectored write.
+    pub fn into_frame(self) -> Slices {
         let mut prefix = BytesMut::with_capacity(4);
         // A response is built from slices that were bounded when they were read.
         prefix.put_i32(i32::try_from(self.length).unwrap_or(i32::MAX));
-        let mut slices = Vec::with_capacity(self.done.len() + 2);
-        slices.push(prefix.freeze());
+        let mut slices = VecDeque::with_capacity(self.done.len() + 2);
+        slices.push_back(prefix.freeze());
         slices.extend(self.into_slices());
-        slices
+        Slices { slices }
     }
 
     fn into_slices(mut self) -> Vec<Bytes> {
@@ -81,6 +80,40 @@ impl Segments {
             self.done.push(self.open.freeze());
         }
         self.done
+    }
+}
+
+/// Slices that are read one after the other, and written by one vectored write.
+#[derive(Debug)]
+pub struct Slices {
+    slices: VecDeque<Bytes>,
+}
+
+impl Buf for Slices {
+    fn remaining(&self) -> usize {
+        self.slices.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.slices.iter().find(|slice| !slice.is_empty()).map_or(&[], |slice| slice)
+    }
+
+    fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        let slices = self.slices.iter().filter(|slice| !slice.is_empty());
+        into.iter_mut().zip(slices).map(|(io, slice)| *io = IoSlice::new(slice)).count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(front) = self.slices.front_mut() {
+            if count < front.len() {
+                front.advance(count);
+                return;
+            }
+            count -= front.len();
+            // Written: its memory is free as soon as nobody else needs it.
+            self.slices.pop_front();
+        }
+        assert_eq!(count, 0, "advanced past the end");
     }
 }
 
@@ -108,8 +141,14 @@ mod tests {
         segments.put(|b| b.put_u8(2));
         assert_eq!(segments.len(), 4100);
         let frame = segments.into_frame();
-        assert!(frame.iter().any(|slice| slice.as_ptr() == large.as_ptr()));
-        let flat: Vec<u8> = frame.iter().flat_map(|slice| slice.to_vec()).collect();
+        assert!(frame.slices.iter().any(|slice| slice.as_ptr() == large.as_ptr()));
+        let mut frame = frame;
+        let mut flat = Vec::new();
+        while frame.has_remaining() {
+            let step = frame.chunk().len().min(1000);
+            flat.extend_from_slice(&frame.chunk()[..step]);
+            frame.advance(step);
+        }
         assert_eq!(&flat[..7], &[0, 0, 0x10, 0x04, 1, b'x', b'y']);
         assert_eq!(flat[flat.len() - 1], 2);
         assert_eq!(flat.len(), 4104);

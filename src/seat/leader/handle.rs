@@ -1,12 +1,17 @@
 //! How other parts talk to the task that owns the mirror partitions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::mirror::lineage::EpochHistory;
-use crate::tail::StartAt;
-use crate::types::{BrokerId, LeaderEpoch, LinkName, Offset, PartitionKey, TopicId, TopicName};
+use crate::tail::{Orders, StartAt};
+use crate::types::{
+    BrokerEpoch, BrokerId, LeaderEpoch, LinkName, Offset, OffsetAndEpoch, PartitionKey, TopicId,
+    TopicName,
+};
 
 /// A topic of the destination that is a mirror, and what it mirrors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,16 +51,129 @@ pub struct LedPartition {
     pub in_sync: Vec<BrokerId>,
 }
 
+/// One partition in a follower's Fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchedPartition {
+    /// The partition.
+    pub key: PartitionKey,
+    /// The follower's log end.
+    pub offset: Offset,
+    /// Epoch of its last batch.
+    pub last_fetched_epoch: LeaderEpoch,
+    /// The leader epoch that it believes in.
+    pub current_leader_epoch: LeaderEpoch,
+    /// Bytes it wants of this partition at most.
+    pub max_bytes: usize,
+}
+
+/// A follower's Fetch.
+#[derive(Clone, Debug)]
+pub struct FollowerRequest {
+    /// The connection it came on: its sessions go with it.
+    pub connection: u64,
+    /// Who asks.
+    pub broker: BrokerId,
+    /// Under which registration.
+    pub broker_epoch: BrokerEpoch,
+    /// KIP-227.
+    pub session_id: i32,
+    /// KIP-227: 0 opens a session, -1 goes without.
+    pub session_epoch: i32,
+    /// How long an empty answer may be held back.
+    pub max_wait: Duration,
+    /// Bytes it wants in all at most.
+    pub max_bytes: usize,
+    /// Partitions that are new or have moved.
+    pub partitions: Vec<FetchedPartition>,
+    /// Partitions that it no longer wants.
+    pub forgotten: Vec<PartitionKey>,
+}
+
+/// The answer for one partition.
+#[derive(Debug)]
+pub struct PartitionAnswer {
+    /// The partition.
+    pub key: PartitionKey,
+    /// Kafka's error code, 0 for none.
+    pub error: i16,
+    /// `None` where nothing is said: -1 on the wire.
+    pub high_watermark: Option<Offset>,
+    /// `None` where nothing is said: -1 on the wire.
+    pub log_start: Option<Offset>,
+    /// Whole batches.
+    pub records: Vec<Bytes>,
+}
+
+/// The answer to a follower's Fetch.
+#[derive(Debug, Default)]
+pub struct FollowerAnswer {
+    /// Kafka's error code for the whole answer, 0 for none.
+    pub error: i16,
+    /// The session that goes on, 0 for none.
+    pub session_id: i32,
+    /// One entry for each partition that has something to say.
+    pub partitions: Vec<PartitionAnswer>,
+}
+
+/// A follower's question about one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// The partition.
+    pub key: PartitionKey,
+    /// The leader epoch that it believes in.
+    pub current_leader_epoch: LeaderEpoch,
+    /// What it wants to know.
+    pub about: About,
+}
+
+/// What a follower can ask besides records.
+#[derive(Clone, Copy, Debug)]
+pub enum About {
+    /// Where the log ends.
+    End,
+    /// Where the log starts.
+    Start,
+    /// Where an epoch ends.
+    Epoch(LeaderEpoch),
+}
+
+/// Answer to a [`Question`]: an error code, or what was asked.
+pub type QuestionAnswer = Result<OffsetAndEpoch, i16>;
+
+/// What is known of the log of a partition that we are about to lead again.
+#[derive(Clone, Debug)]
+pub struct Adoption {
+    /// The partition.
+    pub key: PartitionKey,
+    /// Leader epoch of the leader that told it.
+    pub leader_epoch: LeaderEpoch,
+    /// All epochs up to `log_end`.
+    pub history: EpochHistory,
+    /// The leader's log end.
+    pub log_end: Offset,
+    /// The leader's log start.
+    pub log_start: Offset,
+}
+
 /// Requests to the task.
 #[derive(Debug)]
 pub enum Command {
     /// Questions of the gateway; answers in the order of the keys, `None` where we do not lead.
-    Led(
-        Vec<PartitionKey>,
-        oneshot::Sender<Vec<Option<LedPartition>>>,
-    ),
+    Led(Vec<PartitionKey>, oneshot::Sender<Vec<Option<LedPartition>>>),
     /// These topics are mirrors (said again whenever something of them changes).
     Bind(Vec<MirrorTopic>),
+    /// Orders for this link's source go there.
+    Source(LinkName, Orders),
+    /// We may be elected for these: their logs are known and their lineage was checked.
+    Adopt(Vec<Adoption>, oneshot::Sender<()>),
+    /// All mirrors that were bound.
+    Mirrors(oneshot::Sender<Vec<Arc<MirrorTopic>>>),
+    /// A follower's Fetch; a refusal of the session is in the answer.
+    Fetch(FollowerRequest, oneshot::Sender<FollowerAnswer>),
+    /// A follower's ListOffsets or OffsetForLeaderEpoch; answers in the order of the questions.
+    Ask(BrokerId, Vec<Question>, oneshot::Sender<Vec<QuestionAnswer>>),
+    /// A follower's connection has ended.
+    Disconnected(u64),
 }
 
 /// Handle on the task; cheap to clone.
@@ -74,21 +192,53 @@ impl LeaderHandle {
     /// What is known of these partitions, in their order; `None` where we do not lead a mirror.
     pub async fn led(&self, keys: Vec<PartitionKey>) -> Vec<Option<LedPartition>> {
         let count = keys.len();
-        let (answer, answered) = oneshot::channel();
-        if self
-            .commands
-            .send(Command::Led(keys, answer))
-            .await
-            .is_err()
-        {
-            return vec![None; count];
-        }
+        let answered = self.ask(|answer| Command::Led(keys, answer)).await;
         // The task only goes away when the daemon stops: then we lead nothing.
-        answered.await.unwrap_or_else(|_stopped| vec![None; count])
+        answered.unwrap_or_else(|| vec![None; count])
     }
 
     /// Says which topics are mirrors.
     pub async fn bind(&self, topics: Vec<MirrorTopic>) {
         let _stopped = self.commands.send(Command::Bind(topics)).await;
+    }
+
+    /// Says where a link's source takes its orders.
+    pub async fn connect_source(&self, link: LinkName, orders: Orders) {
+        let _stopped = self.commands.send(Command::Source(link, orders)).await;
+    }
+
+    /// Says what is known of partitions that we may lead soon; returns once it is taken in.
+    pub async fn adopt(&self, adoptions: Vec<Adoption>) {
+        let _stopped = self.ask(|done| Command::Adopt(adoptions, done)).await;
+    }
+
+    /// All mirrors that were bound.
+    pub async fn mirrors(&self) -> Vec<Arc<MirrorTopic>> {
+        self.ask(Command::Mirrors).await.unwrap_or_default()
+    }
+
+    /// Answers a follower's Fetch; `None` where the daemon stops.
+    pub async fn fetch(&self, request: FollowerRequest) -> Option<FollowerAnswer> {
+        self.ask(|answer| Command::Fetch(request, answer)).await
+    }
+
+    /// Answers a follower's questions in their order; `None` where the daemon stops.
+    pub async fn answers(
+        &self,
+        broker: BrokerId,
+        questions: Vec<Question>,
+    ) -> Option<Vec<QuestionAnswer>> {
+        self.ask(|answer| Command::Ask(broker, questions, answer)).await
+    }
+
+    /// Says that a follower's connection has ended.
+    pub async fn disconnected(&self, connection: u64) {
+        let _stopped = self.commands.send(Command::Disconnected(connection)).await;
+    }
+
+    async fn ask<A>(&self, command: impl FnOnce(oneshot::Sender<A>) -> Command) -> Option<A> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).await.ok()?;
+        answered.await.ok()
     }
 }

@@ -1,5 +1,14 @@
 //! Leadership over mirror partitions: one task owns them all; others talk to it by its handle.
 
+mod answers;
 mod handle;
+mod led;
+mod roles;
+mod sessions;
+mod task;
 
-pub use handle::{Command, LeaderHandle, LedPartition, MirrorTopic};
+pub use handle::{
+    About, Adoption, Command, FetchedPartition, FollowerAnswer, FollowerRequest, LeaderHandle,
+    LedPartition, MirrorTopic, PartitionAnswer, Question, QuestionAnswer,
+};
+pub use task::{LeaderConfig, LeaderInputs, LeaderTask};

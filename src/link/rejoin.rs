@@ -1,0 +1,258 @@
+//! The way back to leadership: learns the logs of mirror partitions that real brokers lead, checks
+//! that they still are a copy of the source, joins the in-sync replicas and asks to be elected.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::tail_check::{self, Copy, Evidence};
+use crate::client::Cluster;
+use crate::image::{Image, PartitionImage};
+use crate::seat::error::SeatError;
+use crate::seat::follow::{self, Followed, FollowerIdentity};
+use crate::seat::leader::{Adoption, LeaderHandle, MirrorTopic};
+use crate::tail::Trouble;
+use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, LinkName, PartitionKey, TopicPartition};
+
+/// Between looks, when the image does not change.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Partitions handled together.
+const AT_ONCE: usize = 500;
+
+/// Brings the seat back to the head of one link's mirrors.
+#[derive(Debug)]
+pub struct Rejoin {
+    /// The link.
+    pub link: LinkName,
+    /// Our broker id.
+    pub seat: BrokerId,
+    /// Our present registration.
+    pub registration: watch::Receiver<Option<BrokerEpoch>>,
+    /// The destination.
+    pub image: watch::Receiver<Arc<Image>>,
+    /// The task that will lead.
+    pub leader: LeaderHandle,
+    /// The destination's real brokers.
+    pub destination: Cluster,
+    /// The source's brokers.
+    pub source: Cluster,
+    /// Told why partitions are kept from being led.
+    pub failures: watch::Sender<Arc<BTreeMap<PartitionKey, Trouble>>>,
+}
+
+/// A partition that a real broker leads and we should.
+#[derive(Clone, Debug)]
+struct Away {
+    followed: Followed,
+    leader: BrokerId,
+    is_in_sync: bool,
+    mirror: Arc<MirrorTopic>,
+}
+
+impl Rejoin {
+    /// Runs until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        // What the leader task was told, by the leader epoch that it holds for.
+        let mut adopted: HashMap<PartitionKey, LeaderEpoch> = HashMap::new();
+        loop {
+            if let Err(error) = self.round(&mut adopted).await {
+                tracing::info!(link = %self.link, %error, "cannot take leadership back yet; trying on");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(INTERVAL) => {}
+                Ok(()) = self.image.changed() => {}
+            }
+        }
+    }
+
+    async fn round(
+        &mut self,
+        adopted: &mut HashMap<PartitionKey, LeaderEpoch>,
+    ) -> Result<(), SeatError> {
+        let image = self.image.borrow_and_update().clone();
+        let Some(identity) = self.identity(&image) else { return Ok(()) };
+        let away = self.away(&image).await;
+        adopted.retain(|key, epoch| {
+            away.iter().any(|a| a.followed.key == *key && a.followed.leader_epoch == *epoch)
+        });
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            away.into_iter().partition(|away| adopted.contains_key(&away.followed.key));
+        for (leader, group) in by_leader(&unknown) {
+            for group in group.chunks(AT_ONCE) {
+                for adoption in self.adopt(leader, group, identity).await? {
+                    adopted.insert(adoption.key, adoption.leader_epoch);
+                }
+            }
+        }
+        self.elect(&known).await
+    }
+
+    /// Who we are, once the image shows us unfenced under our present registration.
+    fn identity(&self, image: &Image) -> Option<FollowerIdentity> {
+        let epoch = (*self.registration.borrow())?;
+        let broker = image.broker(self.seat)?;
+        let may_join = broker.epoch == epoch && !broker.is_fenced && !broker.in_controlled_shutdown;
+        may_join.then_some(FollowerIdentity { seat: self.seat, epoch })
+    }
+
+    /// Mirror partitions of this link that are ours to lead and that a real broker leads.
+    async fn away(&self, image: &Image) -> Vec<Away> {
+        let mirrors = self.leader.mirrors().await;
+        let mine = mirrors.into_iter().filter(|mirror| mirror.link == self.link);
+        let mut away = Vec::new();
+        for mirror in mine {
+            let Some(topic) = image.topic(mirror.id) else { continue };
+            for (&partition, state) in &topic.partitions {
+                let key = PartitionKey { topic: mirror.id, partition };
+                away.extend(self.away_partition(key, state, &mirror));
+            }
+        }
+        away
+    }
+
+    fn away_partition(
+        &self,
+        key: PartitionKey,
+        state: &PartitionImage,
+        mirror: &Arc<MirrorTopic>,
+    ) -> Option<Away> {
+        let leader = state.leader.filter(|&leader| leader != self.seat)?;
+        // Another seat may stand first: then that one leads, as long as it lives.
+        (state.replicas.first() == Some(&self.seat)).then(|| Away {
+            followed: Followed {
+                key,
+                topic: mirror.name.clone(),
+                leader_epoch: state.leader_epoch,
+            },
+            leader,
+            is_in_sync: state.in_sync.contains(&self.seat),
+            mirror: Arc::clone(mirror),
+        })
+    }
+
+    /// Learns, checks, tells the leader task, and only then joins the in-sync replicas.
+    async fn adopt(
+        &self,
+        leader: BrokerId,
+        group: &[Away],
+        identity: FollowerIdentity,
+    ) -> Result<Vec<Adoption>, SeatError> {
+        let connection = self.destination.broker(leader).await?;
+        let asked: Vec<_> = group.iter().map(|away| away.followed.clone()).collect();
+        let learned = follow::learn(&connection, self.seat, &asked).await?;
+        let mut known = Vec::new();
+        for (away, learned) in group.iter().zip(learned) {
+            match learned {
+                Ok(adoption) => known.push((away, adoption)),
+                Err(code) => tracing::info!(
+                    link = %self.link, topic = %away.followed.topic,
+                    partition = away.followed.key.partition, broker = %leader, error_code = code,
+                    "log of the copy not known yet; asking again"
+                ),
+            }
+        }
+        let copies: Vec<_> = known.iter().map(|(away, adoption)| copy_of(away, adoption)).collect();
+        let evidence = tail_check::check(&self.destination, &self.source, &copies).await;
+        let mut good = Vec::new();
+        for ((away, adoption), evidence) in known.into_iter().zip(evidence) {
+            if self.accept(away, &adoption, evidence) {
+                good.push(adoption);
+            }
+        }
+        if good.is_empty() {
+            return Ok(good);
+        }
+        self.leader.adopt(good.clone()).await;
+        let not_in_sync =
+            |a: &&Adoption| group.iter().any(|away| away.followed.key == a.key && !away.is_in_sync);
+        let joining: Vec<_> = good.iter().filter(not_in_sync).cloned().collect();
+        if !joining.is_empty() {
+            for (key, code) in follow::join(&connection, identity, &joining).await? {
+                if code != 0 {
+                    good.retain(|adoption| adoption.key != key);
+                }
+            }
+        }
+        Ok(good)
+    }
+
+    /// Whether the evidence allows us to lead; keeps the reason where it does not.
+    fn accept(&self, away: &Away, adoption: &Adoption, evidence: Evidence) -> bool {
+        let (topic, partition) = (&away.followed.topic, away.followed.key.partition);
+        let offset = adoption.log_end;
+        let trouble = match evidence {
+            Evidence::Same => None,
+            Evidence::Nothing => {
+                tracing::warn!(
+                    link = %self.link, %topic, partition, %offset,
+                    "no batch is left that both sides hold; accepted by the topic's id and the source's end"
+                );
+                None
+            }
+            Evidence::Against(trouble) => Some(trouble),
+            Evidence::Later(why) => {
+                tracing::info!(link = %self.link, %topic, partition, %why, "tail not checked yet");
+                Some(Trouble::Unavailable(why))
+            }
+        };
+        self.note(away, offset, trouble.clone());
+        trouble.is_none()
+    }
+
+    fn note(&self, away: &Away, offset: crate::types::Offset, trouble: Option<Trouble>) {
+        let key = away.followed.key;
+        self.failures.send_if_modified(|failures| {
+            if failures.get(&key) == trouble.as_ref() {
+                return false;
+            }
+            if let Some(trouble) =
+                trouble.as_ref().filter(|t| !matches!(t, Trouble::Unavailable(_)))
+            {
+                tracing::error!(
+                    link = %self.link, topic = %away.followed.topic, partition = key.partition,
+                    %offset, ?trouble,
+                    "the copy does not continue what the source has now; it stays as it is, \
+                     readable and locked; compare both sides before anything else"
+                );
+            }
+            let failures = Arc::make_mut(failures);
+            match trouble {
+                Some(trouble) => failures.insert(key, trouble),
+                None => failures.remove(&key),
+            };
+            true
+        });
+    }
+
+    /// Asks for the election of what is known and in sync.
+    async fn elect(&self, known: &[Away]) -> Result<(), SeatError> {
+        let ready = known.iter().filter(|away| away.is_in_sync);
+        let ready: Vec<_> = ready.map(|away| away.followed.clone()).collect();
+        for group in ready.chunks(AT_ONCE) {
+            follow::elect(&self.destination.any().await?, group).await?;
+        }
+        Ok(())
+    }
+}
+
+fn by_leader(away: &[Away]) -> BTreeMap<BrokerId, Vec<Away>> {
+    let mut leaders: BTreeMap<BrokerId, Vec<Away>> = BTreeMap::new();
+    for away in away {
+        leaders.entry(away.leader).or_default().push(away.clone());
+    }
+    leaders
+}
+
+fn copy_of(away: &Away, adoption: &Adoption) -> Copy {
+    let partition = away.followed.key.partition;
+    Copy {
+        mirror: TopicPartition { topic: away.mirror.name.clone(), partition },
+        source: TopicPartition { topic: away.mirror.source_name.clone(), partition },
+        leader: away.leader,
+        log_end: adoption.log_end,
+    }
+}

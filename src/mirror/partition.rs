@@ -1,0 +1,439 @@
+//! Leadership over one mirror partition during one leader epoch: who has fetched how far, what is
+//! committed, who is in sync, and what may be said to a follower. Holds no record bytes.
+//!
+//! Two things here can destroy data when they are wrong, so they are said only when they are known:
+//! the high watermark (every in-sync real replica has fetched in this epoch) and the log start (the
+//! source said it, and its lineage was checked).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::follower::Follower;
+use super::lineage::{EpochHistory, EpochStart, HistoryError};
+use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+
+/// What the metadata log says of the partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Epoch of this leadership.
+    pub leader_epoch: LeaderEpoch,
+    /// Rises with every change of the partition's record.
+    pub partition_epoch: i32,
+    /// All replicas, seats included.
+    pub replicas: Vec<BrokerId>,
+    /// In-sync replicas, seats included.
+    pub in_sync: Vec<BrokerId>,
+}
+
+/// What is known of the log when leadership begins.
+#[derive(Clone, Debug)]
+pub enum Beginning {
+    /// Nobody has led this partition before: it holds nothing.
+    Fresh,
+    /// We followed the leader before us up to its end.
+    Continued {
+        /// Epochs up to `log_end`.
+        history: EpochHistory,
+        /// End of the log of the leader before us.
+        log_end: Offset,
+        /// Its log start.
+        log_start: Offset,
+    },
+}
+
+/// One fetch of a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerFetch {
+    /// Who.
+    pub broker: BrokerId,
+    /// Under which registration; -1 where the version of the request does not say.
+    pub broker_epoch: BrokerEpoch,
+    /// The leader epoch that it believes in.
+    pub current_leader_epoch: LeaderEpoch,
+    /// End of its log.
+    pub offset: Offset,
+    /// Epoch of its last batch.
+    pub last_fetched_epoch: LeaderEpoch,
+}
+
+/// What to answer a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Records from its offset on (or none), and these.
+    Serve,
+    /// Nothing may be said yet: 75 where something has to be said.
+    NotYet,
+    /// We cannot answer this one: 6.
+    Refuse(Refusal),
+    /// It is empty and the log begins above it: 1, then ListOffsets.
+    Jump,
+    /// Its offset is no longer in memory: feed it from another replica.
+    Refill,
+}
+
+/// Why a follower is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not a replica of the partition.
+    NotAReplica,
+    /// It lives in another leader epoch.
+    OtherEpoch,
+    /// It has more than we know of.
+    Ahead,
+    /// Its last batch is of an epoch that ended before its offset.
+    Diverged,
+    /// It holds something, but ends below the log start.
+    BelowLogStart,
+}
+
+/// A change of the in-sync replicas to ask the controller for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrProposal {
+    /// The partition's leader epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// The partition epoch that the change is based on.
+    pub partition_epoch: i32,
+    /// All members, seats included.
+    pub in_sync: Vec<BrokerId>,
+}
+
+/// What the image says of a broker that could join the in-sync replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its registration.
+    pub epoch: BrokerEpoch,
+    /// Unfenced and not in controlled shutdown.
+    pub is_eligible: bool,
+}
+
+/// Leadership over one partition.
+#[derive(Debug)]
+pub struct Leadership {
+    seats: BTreeSet<BrokerId>,
+    assignment: Assignment,
+    /// Asked for and not yet seen in the metadata log.
+    pending: Option<Vec<BrokerId>>,
+    followers: BTreeMap<BrokerId, Follower>,
+    /// Whether nobody led before: such a log takes its start from the source.
+    is_fresh: bool,
+    history: EpochHistory,
+    /// Whether `history` has the current epoch: its start is known.
+    is_open: bool,
+    log_start: Option<Offset>,
+    log_end: Offset,
+    high_watermark: Option<Offset>,
+}
+
+impl Leadership {
+    /// Begins leadership.
+    pub fn begin(
+        seats: BTreeSet<BrokerId>,
+        assignment: Assignment,
+        beginning: Beginning,
+        now: Duration,
+    ) -> Self {
+        let (is_fresh, history, log_end, log_start) = match beginning {
+            Beginning::Fresh => (true, EpochHistory::default(), Offset::ZERO, None),
+            Beginning::Continued { history, log_end, log_start } => {
+                (false, history, log_end, Some(log_start))
+            }
+        };
+        let mut leadership = Self {
+            seats,
+            assignment,
+            pending: None,
+            followers: BTreeMap::new(),
+            is_fresh,
+            history,
+            is_open: false,
+            log_start,
+            log_end,
+            high_watermark: None,
+        };
+        leadership.track_followers(now);
+        leadership
+    }
+
+    /// The metadata log changed the partition within the same leader epoch.
+    pub fn on_assignment(&mut self, assignment: Assignment, now: Duration) {
+        if assignment.partition_epoch > self.assignment.partition_epoch {
+            self.assignment = assignment;
+            self.pending = None;
+            self.track_followers(now);
+            self.advance();
+        }
+    }
+
+    /// A fresh partition learned from the source where it begins.
+    pub fn on_started(&mut self, position: Offset) -> Result<(), HistoryError> {
+        if self.is_fresh && !self.is_open {
+            self.log_start = Some(position);
+            self.log_end = position;
+            self.open(position)?;
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// The follower's fetch session lives on and has nothing new to say of this partition.
+    pub fn on_alive(&mut self, now: Duration, broker: BrokerId) {
+        if let Some(follower) = self.followers.get_mut(&broker) {
+            follower.on_alive(now, self.log_end);
+        }
+    }
+
+    /// A follower fetched: notes how far it is, where that can be believed.
+    pub fn on_fetch(&mut self, now: Duration, fetch: FollowerFetch) -> Result<(), HistoryError> {
+        let is_of_this_epoch = fetch.current_leader_epoch == self.assignment.leader_epoch
+            || fetch.current_leader_epoch == LeaderEpoch::UNKNOWN;
+        if !is_of_this_epoch
+            || (self.is_open && (fetch.offset > self.log_end || self.diverges(fetch)))
+        {
+            return Ok(());
+        }
+        if let Some(follower) = self.followers.get_mut(&fetch.broker) {
+            follower.on_fetch(now, fetch.offset, fetch.broker_epoch, self.log_end);
+            self.complete_start()?;
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// What may be said to a follower; `in_memory_from` is the first offset in memory.
+    pub fn verdict(&mut self, fetch: FollowerFetch, in_memory_from: Offset) -> Verdict {
+        let epoch = self.assignment.leader_epoch;
+        if !self.followers.contains_key(&fetch.broker) {
+            return Verdict::Refuse(Refusal::NotAReplica);
+        }
+        if fetch.current_leader_epoch > epoch {
+            return Verdict::NotYet;
+        }
+        if fetch.current_leader_epoch != LeaderEpoch::UNKNOWN && fetch.current_leader_epoch < epoch
+        {
+            return Verdict::Refuse(Refusal::OtherEpoch);
+        }
+        let (true, Some(log_start), Some(_)) = (self.is_open, self.log_start, self.high_watermark)
+        else {
+            return Verdict::NotYet;
+        };
+        if fetch.offset > self.log_end {
+            return Verdict::Refuse(Refusal::Ahead);
+        }
+        if self.diverges(fetch) {
+            return Verdict::Refuse(Refusal::Diverged);
+        }
+        if fetch.offset < log_start {
+            if fetch.offset > Offset::ZERO {
+                return Verdict::Refuse(Refusal::BelowLogStart);
+            }
+            if let Some(follower) = self.followers.get_mut(&fetch.broker) {
+                follower.may_jump = true;
+            }
+            return Verdict::Jump;
+        }
+        if fetch.offset < in_memory_from { Verdict::Refill } else { Verdict::Serve }
+    }
+
+    /// Whether the follower's last batch is of an epoch that, as we know it, ended before.
+    fn diverges(&self, fetch: FollowerFetch) -> bool {
+        if fetch.last_fetched_epoch == LeaderEpoch::UNKNOWN {
+            return false;
+        }
+        match self.history.end_of(fetch.last_fetched_epoch, self.log_end) {
+            Some(end) => end.epoch < fetch.last_fetched_epoch || end.offset < fetch.offset,
+            None => true,
+        }
+    }
+
+    /// Batches up to `end` can be served now.
+    pub fn on_append(&mut self, end: Offset) {
+        self.log_end = self.log_end.max(end);
+    }
+
+    /// The source's log begins at `offset`, lineage checked.
+    pub fn on_source_log_start(&mut self, offset: Offset) {
+        if let Some(log_start) = &mut self.log_start {
+            // Never above what is copied: the source reports that as a gap.
+            *log_start = (*log_start).max(offset.min(self.log_end));
+        }
+    }
+
+    /// Opens the epoch once every in-sync real replica has said where its log ends: it begins
+    /// after the longest of them.
+    fn complete_start(&mut self) -> Result<(), HistoryError> {
+        if self.is_open || self.is_fresh {
+            return Ok(());
+        }
+        let Some(ends) = self.in_sync_log_ends() else {
+            return Ok(());
+        };
+        let longest = ends.iter().copied().max().unwrap_or(self.log_end);
+        self.log_end = self.log_end.max(longest);
+        self.open(self.log_end)
+    }
+
+    fn open(&mut self, start: Offset) -> Result<(), HistoryError> {
+        self.history.push(EpochStart { epoch: self.assignment.leader_epoch, start })?;
+        self.is_open = true;
+        Ok(())
+    }
+
+    /// Raises the high watermark to the least log end of the in-sync real replicas (with a change
+    /// under way: of the old and the new ones), not below the log start. Frozen without any.
+    fn advance(&mut self) {
+        let (true, Some(log_start)) = (self.is_open, self.log_start) else {
+            return;
+        };
+        let Some(least) = self.in_sync_log_ends().and_then(|ends| ends.into_iter().min()) else {
+            return;
+        };
+        let next = least.max(log_start.min(self.log_end));
+        self.high_watermark = Some(self.high_watermark.map_or(next, |before| before.max(next)));
+    }
+
+    /// Log ends of all members that count; `None` while one has not fetched in this epoch.
+    fn in_sync_log_ends(&self) -> Option<Vec<Offset>> {
+        let pending = self.pending.iter().flatten();
+        let members: BTreeSet<_> = self.assignment.in_sync.iter().chain(pending).collect();
+        let real = members.into_iter().filter(|id| !self.seats.contains(id));
+        real.map(|id| self.followers.get(id)?.log_end()).collect()
+    }
+
+    fn track_followers(&mut self, now: Duration) {
+        let replicas: BTreeSet<_> = self
+            .assignment
+            .replicas
+            .iter()
+            .copied()
+            .filter(|id| !self.seats.contains(id))
+            .collect();
+        self.followers.retain(|id, _| replicas.contains(id));
+        for id in replicas {
+            self.followers.entry(id).or_insert_with(|| Follower::new(now));
+        }
+    }
+
+    /// A change of the in-sync replicas that should be asked for now, where there is one: members
+    /// that were behind for `lag_time` leave, others that have reached the high watermark join.
+    /// The last real member never leaves: without one nothing is safe.
+    pub fn propose_isr(
+        &mut self,
+        now: Duration,
+        lag_time: Duration,
+        candidate: impl Fn(BrokerId) -> Option<Candidate>,
+    ) -> Option<IsrProposal> {
+        if self.pending.is_some() {
+            return None;
+        }
+        let current = &self.assignment.in_sync;
+        let mut kept: Vec<BrokerId> =
+            current.iter().copied().filter(|&id| !self.is_behind(id, now, lag_time)).collect();
+        if kept.iter().all(|id| self.seats.contains(id)) {
+            kept.extend(self.most_advanced(current));
+        }
+        let joining = self.assignment.replicas.iter().copied().filter(|&id| {
+            !current.contains(&id) && self.may_join(id, now, lag_time, candidate(id))
+        });
+        kept.extend(joining.collect::<Vec<_>>());
+        if kept.len() == current.len() && kept.iter().all(|id| current.contains(id)) {
+            return None;
+        }
+        self.pending = Some(kept.clone());
+        Some(IsrProposal {
+            leader_epoch: self.assignment.leader_epoch,
+            partition_epoch: self.assignment.partition_epoch,
+            in_sync: kept,
+        })
+    }
+
+    /// The controller refused the proposal, or asked to wait for the metadata log.
+    pub fn on_isr_refused(&mut self) {
+        self.pending = None;
+    }
+
+    fn is_behind(&self, id: BrokerId, now: Duration, lag_time: Duration) -> bool {
+        self.followers.get(&id).is_some_and(|f| f.behind_for(now) > lag_time)
+    }
+
+    fn most_advanced(&self, of: &[BrokerId]) -> Option<BrokerId> {
+        let real = of.iter().copied().filter(|id| !self.seats.contains(id));
+        real.max_by_key(|id| self.followers.get(id).and_then(Follower::log_end))
+    }
+
+    fn may_join(
+        &self,
+        id: BrokerId,
+        now: Duration,
+        lag_time: Duration,
+        candidate: Option<Candidate>,
+    ) -> bool {
+        let (Some(candidate), Some(follower)) = (candidate, self.followers.get(&id)) else {
+            return false;
+        };
+        let (Some(log_end), Some(fetched_under)) = (follower.log_end(), follower.broker_epoch())
+        else {
+            return false;
+        };
+        let is_recent = follower.silent_for(now).is_some_and(|silent| silent < lag_time / 2);
+        let epoch_start = self.history.newest().map_or(Offset::ZERO, |newest| newest.start);
+        candidate.is_eligible
+            && (fetched_under == candidate.epoch || fetched_under == BrokerEpoch(-1))
+            && is_recent
+            && self.high_watermark.is_some_and(|hw| log_end >= hw.max(epoch_start))
+            && follower.behind_for(now) < lag_time
+    }
+
+    /// What the metadata log says.
+    pub fn assignment(&self) -> &Assignment {
+        &self.assignment
+    }
+
+    /// Offset up to which every in-sync real replica has the log; unknown until each has fetched.
+    pub fn high_watermark(&self) -> Option<Offset> {
+        self.high_watermark
+    }
+
+    /// Whether nobody led this partition before this epoch.
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    /// The verified log start.
+    pub fn log_start(&self) -> Option<Offset> {
+        self.log_start
+    }
+
+    /// End of what we serve or know to be in the in-sync replicas.
+    pub fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    /// All epochs with the current one, once its start is known.
+    pub fn history(&self) -> Option<&EpochHistory> {
+        self.is_open.then_some(&self.history)
+    }
+
+    /// The least log end among in-sync real replicas once the epoch is open: copying begins there.
+    pub fn least_in_sync(&self) -> Option<Offset> {
+        if !self.is_open {
+            return None;
+        }
+        self.in_sync_log_ends().and_then(|ends| ends.into_iter().min())
+    }
+
+    /// Log ends of the real replicas, where they have fetched.
+    pub fn followers(&self) -> impl Iterator<Item = (BrokerId, Option<Offset>)> {
+        self.followers.iter().map(|(&id, follower)| (id, follower.log_end()))
+    }
+
+    /// In-sync replicas that have disks.
+    pub fn in_sync_real(&self) -> impl Iterator<Item = BrokerId> {
+        self.assignment.in_sync.iter().copied().filter(|id| !self.seats.contains(id))
+    }
+
+    /// Whether this follower was just told that it must jump: only then may ListOffsets be
+    /// answered to it, because what it does with the answer cuts its log.
+    pub fn may_jump(&self, broker: BrokerId) -> bool {
+        self.followers.get(&broker).is_some_and(|follower| follower.may_jump)
+    }
+}

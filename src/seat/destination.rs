@@ -1,0 +1,105 @@
+//! What a real broker of the destination says of its cluster: the timings that we have to keep.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kafka_protocol::messages::DescribeConfigsRequest;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::protocol::StrBytes;
+
+use super::error::SeatError;
+use crate::client::{ClientConfig, Cluster, Connection, Endpoint, Topics};
+use crate::types::BrokerId;
+
+/// `ConfigResource.Type.BROKER`.
+const BROKER_RESOURCE: i8 = 4;
+
+/// Settings of the destination's brokers. Values that a broker does not tell are Kafka's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// `broker.heartbeat.interval.ms`.
+    pub heartbeat_interval: Duration,
+    /// `broker.session.timeout.ms`.
+    pub session_timeout: Duration,
+    /// `replica.lag.time.max.ms`.
+    pub lag_time: Duration,
+    /// `inter.broker.listener.name`, where it is set.
+    pub inter_broker_listener: Option<String>,
+    /// `default.replication.factor`.
+    pub replication_factor: usize,
+}
+
+impl Destination {
+    /// Asks a real broker; checks that all reachable bootstrap servers are of one cluster.
+    pub async fn ask(
+        cluster: &Cluster,
+        bootstrap: &[Endpoint],
+        config: &ClientConfig,
+    ) -> Result<Self, SeatError> {
+        let metadata = cluster.metadata(Topics::None).await?;
+        let cluster_id = metadata.cluster_id.ok_or_else(|| SeatError::Malformed {
+            request: "Metadata",
+            what: "no cluster id".to_owned(),
+        })?;
+        check_one_cluster(bootstrap, config, &cluster_id).await?;
+        let broker = metadata.brokers.keys().next().copied().unwrap_or(BrokerId(0));
+        let settings = broker_settings(&cluster.any().await?, broker).await?;
+        let millis = |key: &str, default: u64| {
+            let value = settings.get(key).and_then(|value| value.parse().ok());
+            Duration::from_millis(value.unwrap_or(default))
+        };
+        Ok(Self {
+            cluster_id,
+            heartbeat_interval: millis("broker.heartbeat.interval.ms", 2_000),
+            session_timeout: millis("broker.session.timeout.ms", 9_000),
+            lag_time: millis("replica.lag.time.max.ms", 30_000),
+            inter_broker_listener: settings.get("inter.broker.listener.name").cloned(),
+            replication_factor: settings
+                .get("default.replication.factor")
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(1),
+        })
+    }
+}
+
+/// Bootstrap servers that cannot be reached now are no mistake; one of another cluster is.
+async fn check_one_cluster(
+    bootstrap: &[Endpoint],
+    config: &ClientConfig,
+    expected: &str,
+) -> Result<(), SeatError> {
+    for server in bootstrap {
+        let alone = Cluster::new(vec![server.clone()], config.clone(), None);
+        let Ok(metadata) = alone.metadata(Topics::None).await else { continue };
+        if let Some(found) = metadata.cluster_id.filter(|found| found != expected) {
+            return Err(SeatError::WrongCluster {
+                server: server.to_string(),
+                found,
+                expected: expected.to_owned(),
+                setting: "destination.bootstrap_servers",
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn broker_settings(
+    connection: &Connection,
+    broker: BrokerId,
+) -> Result<BTreeMap<String, String>, SeatError> {
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(BROKER_RESOURCE)
+        .with_resource_name(StrBytes::from_string(broker.to_string()))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let response = connection.request(&request).await?;
+    let result = response.results.into_iter().next().ok_or_else(|| SeatError::Malformed {
+        request: "DescribeConfigs",
+        what: "nothing".to_owned(),
+    })?;
+    SeatError::check("DescribeConfigs of a broker", result.error_code)?;
+    let settings = result.configs.into_iter();
+    Ok(settings.filter_map(|c| Some((c.name.to_string(), c.value?.to_string()))).collect())
+}

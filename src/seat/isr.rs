@@ -1,0 +1,154 @@
+//! Asks the controller for changes of in-sync replicas (`AlterPartition`, KIP-497 and KIP-903).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::messages::AlterPartitionRequest;
+use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use tokio::sync::{mpsc, watch};
+
+use super::controllers::ControllerConnection;
+use super::error::SeatError;
+use crate::image::Image;
+use crate::mirror::partition::{Candidate, IsrProposal};
+use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionKey, TopicId};
+
+/// Changes in one request.
+const CHANGES_AT_ONCE: usize = 1_000;
+/// Rest after a failed request; the leader task proposes anew.
+const REST: Duration = Duration::from_millis(500);
+/// The controller applied it and thereby completed a reassignment: our leadership ends.
+const NEW_LEADER_ELECTED: i16 = 108;
+
+/// One change that is wanted.
+#[derive(Clone, Debug)]
+pub struct IsrRequest {
+    /// The partition.
+    pub key: PartitionKey,
+    /// The change.
+    pub proposal: IsrProposal,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug)]
+pub struct IsrOutcome {
+    /// The partition.
+    pub key: PartitionKey,
+    /// Epoch in which it was asked for.
+    pub leader_epoch: LeaderEpoch,
+    /// Whether it may be asked for anew; else the metadata log will show it.
+    pub is_refused: bool,
+}
+
+/// What the image says of a broker that could join.
+pub fn candidate(image: &Image, id: BrokerId) -> Option<Candidate> {
+    image.broker(id).map(|broker| Candidate {
+        epoch: broker.epoch,
+        is_eligible: !broker.is_fenced && !broker.in_controlled_shutdown,
+    })
+}
+
+/// Sends changes to the controller, one request at a time.
+#[derive(Debug)]
+pub struct IsrTask {
+    /// Our broker id.
+    pub seat: BrokerId,
+    /// Our registration.
+    pub registration: watch::Receiver<Option<BrokerEpoch>>,
+    /// The destination.
+    pub image: watch::Receiver<Arc<Image>>,
+    /// A connection of our own.
+    pub controller: ControllerConnection,
+    /// Changes that are wanted.
+    pub requests: mpsc::UnboundedReceiver<Vec<IsrRequest>>,
+    /// What became of them.
+    pub outcomes: mpsc::UnboundedSender<IsrOutcome>,
+}
+
+impl IsrTask {
+    /// Runs until the leader task is gone.
+    pub async fn run(mut self) {
+        while let Some(requests) = self.requests.recv().await {
+            for chunk in requests.chunks(CHANGES_AT_ONCE) {
+                if let Err(error) = self.send(chunk).await {
+                    tracing::warn!(%error, changes = chunk.len(), "in-sync replicas cannot be changed now");
+                    self.refuse(chunk);
+                    tokio::time::sleep(REST).await;
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, requests: &[IsrRequest]) -> Result<(), SeatError> {
+        let Some(epoch) = *self.registration.borrow() else {
+            self.refuse(requests);
+            return Ok(());
+        };
+        let request = alter_partition(self.seat, epoch, requests, &self.image.borrow().clone());
+        let response =
+            self.controller.request("AlterPartition", &request, |answer| answer.error_code).await?;
+        for topic in &response.topics {
+            for partition in &topic.partitions {
+                let key = PartitionKey {
+                    topic: TopicId(topic.topic_id),
+                    partition: partition.partition_index,
+                };
+                self.report(requests, key, partition.error_code);
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, requests: &[IsrRequest], key: PartitionKey, code: i16) {
+        let Some(request) = requests.iter().find(|request| request.key == key) else { return };
+        if !matches!(code, 0 | NEW_LEADER_ELECTED) {
+            tracing::info!(
+                topic = %key.topic, partition = key.partition, error_code = code,
+                in_sync = ?request.proposal.in_sync, "in-sync replicas not changed"
+            );
+        }
+        let is_refused = !matches!(code, 0 | NEW_LEADER_ELECTED);
+        let leader_epoch = request.proposal.leader_epoch;
+        let _stopped = self.outcomes.send(IsrOutcome { key, leader_epoch, is_refused });
+    }
+
+    fn refuse(&self, requests: &[IsrRequest]) {
+        for request in requests {
+            let leader_epoch = request.proposal.leader_epoch;
+            let outcome = IsrOutcome { key: request.key, leader_epoch, is_refused: true };
+            let _stopped = self.outcomes.send(outcome);
+        }
+    }
+}
+
+fn alter_partition(
+    seat: BrokerId,
+    epoch: BrokerEpoch,
+    requests: &[IsrRequest],
+    image: &Image,
+) -> AlterPartitionRequest {
+    let mut topics: BTreeMap<TopicId, Vec<PartitionData>> = BTreeMap::new();
+    for IsrRequest { key, proposal } in requests {
+        let members = proposal.in_sync.iter().map(|&id| {
+            let epoch = image.broker(id).map_or(-1, |broker| broker.epoch.0);
+            BrokerState::default().with_broker_id(id.0.into()).with_broker_epoch(epoch)
+        });
+        let partition = PartitionData::default()
+            .with_partition_index(key.partition)
+            .with_leader_epoch(proposal.leader_epoch.0)
+            .with_new_isr_with_epochs(members.collect())
+            .with_new_isr(proposal.in_sync.iter().map(|id| id.0.into()).collect())
+            // A partition that was elected uncleanly counts as recovered once we serve it.
+            .with_leader_recovery_state(0)
+            .with_partition_epoch(proposal.partition_epoch);
+        topics.entry(key.topic).or_default().push(partition);
+    }
+    let topics = topics.into_iter().map(|(id, partitions)| {
+        TopicData::default().with_topic_id(id.0).with_partitions(partitions)
+    });
+    AlterPartitionRequest::default()
+        .with_broker_id(seat.0.into())
+        .with_broker_epoch(epoch.0)
+        .with_topics(topics.collect())
+}

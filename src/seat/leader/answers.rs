@@ -1,0 +1,121 @@
+//! What a follower is told of each partition, within its limits, and whether there is anything to
+//! tell it yet.
+
+use super::handle::{About, PartitionAnswer, Question, QuestionAnswer};
+use super::led::Led;
+use super::sessions::Asked;
+use crate::mirror::partition::{FollowerFetch, Refusal, Verdict};
+use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, PartitionKey};
+
+/// A follower refuses one append that spans 2^31 offsets; half of it leaves room for a batch that
+/// begins below the offset asked for.
+const MAX_OFFSET_SPAN: i64 = 1 << 30;
+
+/// "Not now" (`UNKNOWN_LEADER_EPOCH`), which followers take silently: they back off, ask again.
+pub const NOT_NOW: i16 = 75;
+/// "Not me" (`NOT_LEADER_OR_FOLLOWER`), likewise silent.
+pub const NOT_LEADER: i16 = 6;
+/// `OFFSET_OUT_OF_RANGE`: the follower asks where the log begins, and begins there.
+const OUT_OF_RANGE: i16 = 1;
+
+/// How an answer is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes that may still be added to the whole answer.
+    pub bytes_left: usize,
+    /// Whether the answer has no records yet: then one batch passes whatever its size.
+    pub is_first: bool,
+    /// Whether every partition has to be named, also those with nothing to say.
+    pub is_full: bool,
+}
+
+/// What came of one partition.
+#[derive(Debug)]
+pub enum Piece {
+    /// Something to say.
+    Answer(PartitionAnswer),
+    /// Nothing to say.
+    Nothing,
+    /// There are records, but no room for them in this answer.
+    NoRoom,
+}
+
+/// The answer for one partition that we lead.
+pub fn piece(
+    led: &mut Led,
+    fetch: FollowerFetch,
+    asked: &Asked,
+    key: PartitionKey,
+    limits: Limits,
+) -> Piece {
+    match led.leadership.verdict(fetch, led.in_memory_from()) {
+        Verdict::Serve => serve(led, asked, key, limits),
+        Verdict::NotYet | Verdict::Refill if limits.is_full => Piece::Answer(refused(key, NOT_NOW)),
+        Verdict::NotYet | Verdict::Refill => Piece::Nothing,
+        // A mere difference of epochs heals with the follower's next metadata.
+        Verdict::Refuse(Refusal::OtherEpoch | Refusal::NotAReplica) => {
+            Piece::Answer(refused(key, NOT_LEADER))
+        }
+        Verdict::Refuse(refusal) => {
+            tracing::warn!(
+                topic = %led.mirror().name, partition = key.partition, broker = %fetch.broker,
+                offset = %fetch.offset, ?refusal,
+                "replica does not fit the copy; it is not served, and nothing of it is cut"
+            );
+            Piece::Answer(refused(key, NOT_LEADER))
+        }
+        Verdict::Jump => Piece::Answer(refused(key, OUT_OF_RANGE)),
+    }
+}
+
+/// An answer that is only an error.
+pub fn refused(key: PartitionKey, error: i16) -> PartitionAnswer {
+    PartitionAnswer { key, error, high_watermark: None, log_start: None, records: Vec::new() }
+}
+
+fn serve(led: &Led, asked: &Asked, key: PartitionKey, limits: Limits) -> Piece {
+    let room = asked.max_bytes.min(led.mirror().segment_bytes).min(limits.bytes_left);
+    let max_end = Offset(asked.offset.0.saturating_add(MAX_OFFSET_SPAN));
+    let slice = led.buffer().and_then(|buffer| buffer.read(asked.offset, room, max_end));
+    let (records, follower_end, size) = match slice {
+        Some(slice) if slice.size <= room || limits.is_first => {
+            (slice.bytes, slice.next_offset, slice.size)
+        }
+        Some(_) if !limits.is_full => return Piece::NoRoom,
+        _ => (Vec::new(), asked.offset, 0),
+    };
+    let high_watermark = led.leadership.high_watermark();
+    // Never above what the follower has after this answer: it would drop what it lacks.
+    let log_start = led
+        .leadership
+        .log_start()
+        .map(|start| start.min(high_watermark.unwrap_or(start)).min(follower_end));
+    let is_news = high_watermark != asked.told_high_watermark || log_start != asked.told_log_start;
+    if size == 0 && !is_news && !limits.is_full {
+        return Piece::Nothing;
+    }
+    Piece::Answer(PartitionAnswer { key, error: 0, high_watermark, log_start, records })
+}
+
+/// The answer to ListOffsets or OffsetForLeaderEpoch. Followers cut their logs by it, so it is
+/// given only where it cannot cut anything: ends and starts to a follower that is empty and was
+/// told to jump, epochs where the whole history is known.
+pub fn answer(led: &Led, broker: BrokerId, question: &Question) -> QuestionAnswer {
+    let epoch = led.leadership.assignment().leader_epoch;
+    if question.current_leader_epoch != LeaderEpoch::UNKNOWN
+        && question.current_leader_epoch != epoch
+    {
+        return Err(if question.current_leader_epoch > epoch { NOT_NOW } else { NOT_LEADER });
+    }
+    let history = led.leadership.history().ok_or(NOT_NOW)?;
+    let may_jump = led.leadership.may_jump(broker);
+    match question.about {
+        About::End if may_jump => Ok(OffsetAndEpoch { offset: led.leadership.log_end(), epoch }),
+        About::Start if may_jump => {
+            let offset = led.leadership.log_start().ok_or(NOT_NOW)?;
+            Ok(OffsetAndEpoch { offset, epoch: history.epoch_of(offset).unwrap_or(epoch) })
+        }
+        About::End | About::Start => Err(NOT_NOW),
+        About::Epoch(asked) => history.end_of(asked, led.leadership.log_end()).ok_or(NOT_NOW),
+    }
+}

@@ -1,0 +1,281 @@
+//! One mirror partition that we lead: the decisions of [`Leadership`], the batches in memory, and
+//! the reading of the source that feeds them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handle::{Adoption, LedPartition, MirrorTopic};
+use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError};
+use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership};
+use crate::tail::buffer::Buffer;
+use crate::tail::{Arrival, ArrivalKind, Bounds, Follow, Room, StartAt, Trouble};
+use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, PartitionKey, TopicPartition};
+
+/// What has passed since the daemon's start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passed {
+    /// Bytes of batches.
+    pub bytes: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Batches.
+    pub batches: u64,
+}
+
+/// A partition that we lead.
+#[derive(Debug)]
+pub struct Led {
+    key: PartitionKey,
+    mirror: Arc<MirrorTopic>,
+    /// Who has what, and what may be said.
+    pub leadership: Leadership,
+    /// `None` until it is known where copying begins.
+    buffer: Option<Buffer>,
+    /// Epoch at the source of the last batch that arrived.
+    source_epoch: LeaderEpoch,
+    reading: Option<Reading>,
+    /// What the source said last of its log.
+    pub bounds: Option<Bounds>,
+    /// Why nothing arrives, where that is so.
+    pub trouble: Option<Trouble>,
+    /// Totals.
+    pub passed: Passed,
+    memory_limit: usize,
+}
+
+#[derive(Debug)]
+struct Reading {
+    generation: u64,
+    room: Arc<Room>,
+}
+
+impl Led {
+    /// Takes up leadership over a partition that nobody led before.
+    pub fn fresh(
+        key: PartitionKey,
+        mirror: Arc<MirrorTopic>,
+        seats: BTreeSet<BrokerId>,
+        assignment: Assignment,
+        now: Duration,
+    ) -> Self {
+        let leadership = Leadership::begin(seats, assignment, Beginning::Fresh, now);
+        Self::new(key, mirror, leadership)
+    }
+
+    /// Takes up leadership after the leader that we followed.
+    pub fn adopted(
+        adoption: Adoption,
+        mirror: Arc<MirrorTopic>,
+        seats: BTreeSet<BrokerId>,
+        assignment: Assignment,
+        now: Duration,
+    ) -> Self {
+        let beginning = Beginning::Continued {
+            history: adoption.history,
+            log_end: adoption.log_end,
+            log_start: adoption.log_start,
+        };
+        let leadership = Leadership::begin(seats, assignment, beginning, now);
+        Self::new(adoption.key, mirror, leadership)
+    }
+
+    fn new(key: PartitionKey, mirror: Arc<MirrorTopic>, leadership: Leadership) -> Self {
+        Self {
+            key,
+            mirror,
+            leadership,
+            buffer: None,
+            source_epoch: LeaderEpoch::UNKNOWN,
+            reading: None,
+            bounds: None,
+            trouble: None,
+            passed: Passed::default(),
+            memory_limit: usize::MAX,
+        }
+    }
+
+    /// Goes on in a new leader epoch of our own: what is in memory stays. `None` where nothing of
+    /// the old epoch is known well enough.
+    pub fn into_next_epoch(
+        mut self,
+        seats: BTreeSet<BrokerId>,
+        assignment: Assignment,
+        now: Duration,
+    ) -> Option<Self> {
+        let history = self.leadership.history()?.clone();
+        let beginning = Beginning::Continued {
+            history,
+            log_end: self.leadership.log_end(),
+            log_start: self.leadership.log_start()?,
+        };
+        self.leadership = Leadership::begin(seats, assignment, beginning, now);
+        self.reading = None;
+        Some(self)
+    }
+
+    /// Whether nothing was ever said to a follower: neither we nor anybody before us began.
+    pub fn never_began(&self) -> bool {
+        self.leadership.is_fresh() && self.leadership.history().is_none()
+    }
+
+    /// The topic.
+    pub fn mirror(&self) -> &Arc<MirrorTopic> {
+        &self.mirror
+    }
+
+    /// The topic may have changed at the source or in its configuration.
+    pub fn on_mirror(&mut self, mirror: &Arc<MirrorTopic>) {
+        self.mirror = Arc::clone(mirror);
+    }
+
+    /// First offset that can be read from memory.
+    pub fn in_memory_from(&self) -> Offset {
+        self.buffer.as_ref().map_or(Offset(i64::MAX), Buffer::start)
+    }
+
+    /// The batches in memory.
+    pub fn buffer(&self) -> Option<&Buffer> {
+        self.buffer.as_ref()
+    }
+
+    /// Notes a follower's fetch, and forgets what nobody needs any more.
+    pub fn on_fetch(&mut self, now: Duration, fetch: FollowerFetch) -> Result<(), HistoryError> {
+        self.leadership.on_fetch(now, fetch)?;
+        self.forget();
+        Ok(())
+    }
+
+    /// The order to read the source from where the copy ends, where one is due.
+    pub fn next_order(&mut self, generation: u64) -> Option<Follow> {
+        if self.reading.is_some() || self.is_stopped() {
+            return None;
+        }
+        let (start, stamps) = self.next_start()?;
+        let room = Arc::new(Room::new(self.memory_limit));
+        room.add(self.buffer.as_ref().map_or(0, Buffer::bytes));
+        self.reading = Some(Reading { generation, room: Arc::clone(&room) });
+        Some(Follow {
+            key: self.key,
+            link: self.mirror.link.clone(),
+            source: TopicPartition {
+                topic: self.mirror.source_name.clone(),
+                partition: self.key.partition,
+            },
+            source_topic: self.mirror.source_id,
+            start,
+            stamps: Arc::new(stamps),
+            generation,
+            room,
+        })
+    }
+
+    fn next_start(&mut self) -> Option<(StartAt, EpochHistory)> {
+        let Some(history) = self.leadership.history() else {
+            return self.leadership.is_fresh().then(|| (self.mirror.start, self.first_stamps()));
+        };
+        let history = history.clone();
+        if self.buffer.is_none() {
+            let least = self.leadership.least_in_sync()?;
+            self.buffer = Some(Buffer::starting_at(least));
+        }
+        let offset = self.buffer.as_ref()?.end();
+        Some((StartAt::At(OffsetAndEpoch { offset, epoch: self.source_epoch }), history))
+    }
+
+    /// Before a fresh partition knows its start, all of it will be of the current epoch.
+    fn first_stamps(&self) -> EpochHistory {
+        let epoch = self.leadership.assignment().leader_epoch;
+        // An epoch is never negative in the metadata log; were it, nothing would be stamped and
+        // the source would stop.
+        EpochHistory::from_starts([EpochStart { epoch, start: Offset::ZERO }]).unwrap_or_default()
+    }
+
+    /// Takes in what arrived; whether followers may have something new to hear.
+    pub fn on_arrival(&mut self, arrival: Arrival) -> Result<bool, HistoryError> {
+        if self.reading.as_ref().is_none_or(|reading| reading.generation != arrival.generation) {
+            return Ok(false);
+        }
+        match arrival.kind {
+            ArrivalKind::Started { position, bounds } => {
+                self.leadership.on_started(position)?;
+                self.buffer.get_or_insert_with(|| Buffer::starting_at(position));
+                self.on_bounds(bounds);
+                Ok(true)
+            }
+            ArrivalKind::Data { chunk, bounds } => {
+                let Some(buffer) = &mut self.buffer else { return Ok(false) };
+                if chunk.next_offset() <= buffer.end() {
+                    return Ok(false);
+                }
+                self.passed.bytes += chunk.bytes.len() as u64;
+                self.passed.records += chunk.records;
+                self.passed.batches += chunk.batches.len() as u64;
+                self.source_epoch = chunk.source_epoch;
+                buffer.push(chunk);
+                self.leadership.on_append(buffer.end());
+                self.on_bounds(bounds);
+                Ok(true)
+            }
+            ArrivalKind::Idle(bounds) => Ok(self.on_bounds(bounds)),
+            ArrivalKind::Trouble(trouble) => {
+                self.trouble = Some(trouble);
+                if self.is_stopped() {
+                    self.reading = None;
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn on_bounds(&mut self, bounds: Bounds) -> bool {
+        self.trouble = None;
+        let before = self.leadership.log_start();
+        self.leadership.on_source_log_start(bounds.log_start);
+        self.bounds = Some(bounds);
+        self.leadership.log_start() != before
+    }
+
+    /// Whether the source said something after which nothing more may be read without a decision.
+    pub fn is_stopped(&self) -> bool {
+        !matches!(self.trouble, None | Some(Trouble::Unavailable(_) | Trouble::Unauthorized(_)))
+    }
+
+    /// Forgets batches that every follower which counts has: the in-sync ones always, the others
+    /// while there is memory to spare.
+    fn forget(&mut self) {
+        let Some(in_sync) = self.leadership.least_in_sync() else { return };
+        let Some(buffer) = &mut self.buffer else { return };
+        let before = buffer.bytes();
+        let near = self.leadership.followers().filter_map(|(_, log_end)| log_end);
+        let near = near.filter(|&log_end| log_end >= buffer.start()).min();
+        buffer.forget_before(near.map_or(in_sync, |near| near.min(in_sync)));
+        buffer.shrink_to(self.memory_limit / 2, in_sync);
+        if let Some(reading) = &self.reading {
+            reading.room.remove(before - buffer.bytes());
+        }
+    }
+
+    /// How many bytes may be in memory.
+    pub fn limit_memory(&mut self, bytes: usize) {
+        if self.memory_limit != bytes {
+            self.memory_limit = bytes;
+            if let Some(reading) = &self.reading {
+                reading.room.set_limit(bytes);
+            }
+        }
+    }
+
+    /// For the gateway.
+    pub fn view(&self) -> LedPartition {
+        LedPartition {
+            link: self.mirror.link.clone(),
+            leader_epoch: self.leadership.assignment().leader_epoch,
+            high_watermark: self.leadership.high_watermark(),
+            log_start: self.leadership.log_start(),
+            log_end: self.leadership.log_end(),
+            history: self.leadership.history().cloned().map(Arc::new),
+            in_sync: self.leadership.in_sync_real().collect(),
+        }
+    }
+}

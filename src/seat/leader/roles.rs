@@ -1,0 +1,149 @@
+//! Which partitions we lead: follows the image, takes leadership up, goes on with it, gives it up.
+
+use std::collections::HashSet;
+
+use super::led::Led;
+use super::task::LeaderTask;
+use crate::image::{Delta, Image, PartitionImage};
+use crate::mirror::partition::Assignment;
+use crate::tail::Order;
+use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionKey, TopicId};
+
+/// What has to be known to tell a new partition from one that somebody may have led before: the
+/// partitions that were there when the image first showed our present registration.
+#[derive(Debug, Default)]
+pub struct Birth {
+    older: Option<(BrokerEpoch, HashSet<PartitionKey>)>,
+}
+
+impl Birth {
+    /// Whether the image shows our present registration; before that we lead nothing.
+    fn is_current(&mut self, image: &Image, seat: BrokerId, epoch: Option<BrokerEpoch>) -> bool {
+        let Some(epoch) = epoch else { return false };
+        if image.broker(seat).is_none_or(|broker| broker.epoch != epoch) {
+            return false;
+        }
+        if self.older.as_ref().is_none_or(|(of, _)| *of != epoch) {
+            self.older = Some((epoch, all_partitions(image)));
+        }
+        true
+    }
+
+    /// Whether nobody can have led the partition before us.
+    fn is_new(&self, key: PartitionKey, partition: &PartitionImage) -> bool {
+        partition.leader_epoch == LeaderEpoch(0)
+            && self.older.as_ref().is_some_and(|(_, older)| !older.contains(&key))
+    }
+}
+
+fn all_partitions(image: &Image) -> HashSet<PartitionKey> {
+    let topics = image.topics();
+    topics
+        .flat_map(|topic| {
+            let id = topic.id;
+            topic.partitions.keys().map(move |&partition| PartitionKey { topic: id, partition })
+        })
+        .collect()
+}
+
+impl LeaderTask {
+    /// The destination changed.
+    pub(super) fn on_delta(&mut self, delta: &Delta) {
+        let registration = *self.registration.borrow();
+        let is_current = self.birth.is_current(&self.image, self.config.seat, registration);
+        if is_current && !self.was_current {
+            self.evaluate_all();
+        }
+        self.was_current = is_current;
+        for &topic in delta.topics.iter().chain(&delta.removed_topics) {
+            self.evaluate(topic);
+        }
+    }
+
+    fn evaluate_all(&mut self) {
+        let topics: Vec<TopicId> = self.mirrors.keys().copied().collect();
+        for topic in topics {
+            self.evaluate(topic);
+        }
+    }
+
+    /// Brings our part in one topic's partitions in line with the image.
+    pub(super) fn evaluate(&mut self, topic: TopicId) {
+        let image = self.image.clone();
+        let Some(present) = image.topic(topic) else {
+            let gone: Vec<_> = self.led.keys().filter(|key| key.topic == topic).copied().collect();
+            gone.into_iter().for_each(|key| self.give_up(key));
+            return;
+        };
+        for (&partition, state) in &present.partitions {
+            let key = PartitionKey { topic, partition };
+            let leads = self.was_current && state.leader == Some(self.config.seat);
+            if leads && self.mirrors.contains_key(&topic) {
+                self.lead(key, state);
+            } else {
+                self.give_up(key);
+                if self.adopted.get(&key).is_some_and(|a| a.leader_epoch != state.leader_epoch) {
+                    self.adopted.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn lead(&mut self, key: PartitionKey, state: &PartitionImage) {
+        let now = self.now();
+        let assignment = Assignment {
+            leader_epoch: state.leader_epoch,
+            partition_epoch: state.partition_epoch,
+            replicas: state.replicas.clone(),
+            in_sync: state.in_sync.clone(),
+        };
+        if let Some(led) = self.led.get_mut(&key)
+            && led.leadership.assignment().leader_epoch == state.leader_epoch
+        {
+            led.leadership.on_assignment(assignment, now);
+            self.mark(key);
+            return;
+        }
+        let Some(mirror) = self.mirrors.get(&key.topic).cloned() else { return };
+        let seats = self.config.seats.clone();
+        let before = self.led.remove(&key);
+        let never_began = before.as_ref().is_some_and(Led::never_began);
+        let adoption = self.adopted.remove(&key).filter(|a| a.leader_epoch < state.leader_epoch);
+        let next =
+            before.and_then(|led| led.into_next_epoch(seats.clone(), assignment.clone(), now));
+        let led = match (next, adoption) {
+            (Some(led), _) => led,
+            (None, Some(adoption)) => Led::adopted(adoption, mirror, seats, assignment, now),
+            (None, None) if never_began || self.birth.is_new(key, state) => {
+                Led::fresh(key, mirror, seats, assignment, now)
+            }
+            (None, None) => {
+                tracing::warn!(
+                    topic = %mirror.name, partition = key.partition, leader_epoch = %state.leader_epoch,
+                    "elected for a partition whose history is not known; replicas are told to wait"
+                );
+                return;
+            }
+        };
+        tracing::info!(
+            link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
+            leader_epoch = %state.leader_epoch, offset = %led.leadership.log_end(), "leading"
+        );
+        self.led.insert(key, led);
+        self.read_on(key);
+        self.mark(key);
+    }
+
+    /// Stops leading a partition, where we did.
+    pub(super) fn give_up(&mut self, key: PartitionKey) {
+        let Some(led) = self.led.remove(&key) else { return };
+        tracing::info!(
+            link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
+            offset = %led.leadership.log_end(), "no longer leading"
+        );
+        if let Some(orders) = self.sources.get(&led.mirror().link) {
+            let _stopped = orders.send(Order::Stop(key));
+        }
+        self.mark(key);
+    }
+}

@@ -1,0 +1,477 @@
+//! The task that owns all mirror partitions: takes inputs in, then answers the followers that have
+//! something new to hear.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::answers::{self, Limits, NOT_LEADER, NOT_NOW, Piece};
+use super::handle::{
+    Adoption, Command, FollowerAnswer, FollowerRequest, MirrorTopic, Question, QuestionAnswer,
+};
+use super::led::Led;
+use super::roles::Birth;
+use super::sessions::{Asked, SessionError, SessionId, Sessions};
+use crate::image::{Delta, Image};
+use crate::mirror::partition::FollowerFetch;
+use crate::seat::isr::{IsrOutcome, IsrRequest};
+use crate::tail::{Arrival, Order, Orders};
+use crate::types::{BrokerEpoch, BrokerId, LinkName, PartitionKey, TopicId};
+
+/// How often in-sync replicas, limits and reports are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// Inputs taken in before answers are given.
+const INPUTS_AT_ONCE: usize = 64;
+
+/// What the task needs to know.
+#[derive(Clone, Debug)]
+pub struct LeaderConfig {
+    /// Our broker id.
+    pub seat: BrokerId,
+    /// All seats, ours included.
+    pub seats: BTreeSet<BrokerId>,
+    /// `replica.lag.time.max.ms` of the destination.
+    pub lag_time: Duration,
+    /// Record bytes in memory at most, over all partitions.
+    pub memory_bytes: usize,
+}
+
+/// Everything that the task hears of.
+#[derive(Debug)]
+pub struct LeaderInputs {
+    /// Questions and orders of other parts.
+    pub commands: mpsc::Receiver<Command>,
+    /// Every change of the destination's image, in order.
+    pub deltas: mpsc::UnboundedReceiver<(Arc<Image>, Delta)>,
+    /// What the sources brought.
+    pub arrivals: mpsc::Receiver<Arrival>,
+    /// What became of changes of in-sync replicas.
+    pub isr_outcomes: mpsc::UnboundedReceiver<IsrOutcome>,
+}
+
+#[derive(Debug)]
+pub(super) struct Parked {
+    reply: oneshot::Sender<FollowerAnswer>,
+    broker_epoch: BrokerEpoch,
+    deadline: Instant,
+    max_bytes: usize,
+    is_full: bool,
+    /// Whether the session ends with this answer.
+    is_single: bool,
+}
+
+/// The owner of all partitions that we lead.
+#[derive(Debug)]
+pub struct LeaderTask {
+    pub(super) config: LeaderConfig,
+    pub(super) image: Arc<Image>,
+    /// Our present registration: set before the controller unfences us.
+    pub(super) registration: watch::Receiver<Option<BrokerEpoch>>,
+    pub(super) birth: Birth,
+    /// Whether the image shows our present registration.
+    pub(super) was_current: bool,
+    pub(super) mirrors: HashMap<TopicId, Arc<MirrorTopic>>,
+    pub(super) led: HashMap<PartitionKey, Led>,
+    pub(super) adopted: HashMap<PartitionKey, Adoption>,
+    pub(super) sources: HashMap<LinkName, Orders>,
+    sessions: Sessions,
+    parked: HashMap<SessionId, Parked>,
+    /// Sessions with something new since they were answered last.
+    stirred: HashSet<SessionId>,
+    pub(super) isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
+    generation: u64,
+    started: Instant,
+}
+
+impl LeaderTask {
+    /// A task that leads nothing yet.
+    pub fn new(
+        config: LeaderConfig,
+        image: Arc<Image>,
+        registration: watch::Receiver<Option<BrokerEpoch>>,
+        isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
+    ) -> Self {
+        Self {
+            config,
+            image,
+            registration,
+            birth: Birth::default(),
+            was_current: false,
+            mirrors: HashMap::new(),
+            led: HashMap::new(),
+            adopted: HashMap::new(),
+            sources: HashMap::new(),
+            sessions: Sessions::default(),
+            parked: HashMap::new(),
+            stirred: HashSet::new(),
+            isr_requests,
+            generation: 0,
+            started: Instant::now(),
+        }
+    }
+
+    /// Runs until every handle is gone.
+    pub async fn run(mut self, mut inputs: LeaderInputs) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wake = self.parked.values().map(|parked| parked.deadline).min();
+            let wake = wake.unwrap_or_else(|| Instant::now() + TICK);
+            tokio::select! {
+                command = inputs.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                Some((image, delta)) = inputs.deltas.recv() => self.on_image(image, &delta),
+                Some(arrival) = inputs.arrivals.recv() => self.on_arrival(arrival),
+                Some(outcome) = inputs.isr_outcomes.recv() => self.on_isr_outcome(&outcome),
+                _ = tick.tick() => self.on_tick(),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.take_in_more(&mut inputs);
+            self.answer_stirred();
+        }
+    }
+
+    /// Takes in what else is there, so that one answer covers it all.
+    fn take_in_more(&mut self, inputs: &mut LeaderInputs) {
+        for _ in 0..INPUTS_AT_ONCE {
+            let mut is_idle = true;
+            if let Ok((image, delta)) = inputs.deltas.try_recv() {
+                self.on_image(image, &delta);
+                is_idle = false;
+            }
+            if let Ok(arrival) = inputs.arrivals.try_recv() {
+                self.on_arrival(arrival);
+                is_idle = false;
+            }
+            if let Ok(command) = inputs.commands.try_recv() {
+                self.on_command(command);
+                is_idle = false;
+            }
+            if is_idle {
+                return;
+            }
+        }
+    }
+
+    /// Time since the task began.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn on_image(&mut self, image: Arc<Image>, delta: &Delta) {
+        self.image = image;
+        self.on_delta(delta);
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Led(keys, reply) => {
+                let views = keys.iter().map(|key| self.led.get(key).map(Led::view)).collect();
+                let _gone = reply.send(views);
+            }
+            Command::Bind(topics) => self.on_bind(topics),
+            Command::Source(link, orders) => {
+                self.sources.insert(link, orders);
+            }
+            Command::Adopt(adoptions, done) => {
+                for adoption in adoptions {
+                    self.adopted.insert(adoption.key, adoption);
+                }
+                let _gone = done.send(());
+            }
+            Command::Mirrors(reply) => {
+                let _gone = reply.send(self.mirrors.values().cloned().collect());
+            }
+            Command::Fetch(request, reply) => self.on_fetch(request, reply),
+            Command::Ask(broker, questions, reply) => {
+                let answers = questions.iter().map(|q| self.on_question(broker, q)).collect();
+                let _gone = reply.send(answers);
+            }
+            Command::Disconnected(connection) => self.on_disconnected(connection),
+        }
+    }
+
+    fn on_bind(&mut self, topics: Vec<MirrorTopic>) {
+        for topic in topics {
+            let id = topic.id;
+            let topic = Arc::new(topic);
+            for led in self.led.values_mut().filter(|led| led.mirror().id == id) {
+                led.on_mirror(&topic);
+            }
+            self.mirrors.insert(id, topic);
+            self.evaluate(id);
+        }
+    }
+
+    fn on_arrival(&mut self, arrival: Arrival) {
+        let key = arrival.key;
+        let Some(led) = self.led.get_mut(&key) else { return };
+        let was_stopped = led.trouble.clone();
+        match led.on_arrival(arrival) {
+            Ok(true) => self.mark(key),
+            Ok(false) => {}
+            Err(error) => self.on_broken_history(key, &error),
+        }
+        if let Some(led) = self.led.get(&key)
+            && led.trouble.is_some()
+            && led.trouble != was_stopped
+        {
+            let offset = led.buffer().map_or(led.leadership.log_end(), |buffer| buffer.end());
+            tracing::warn!(
+                link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
+                %offset, trouble = ?led.trouble, "source cannot be read on; the copy stays as it is"
+            );
+        }
+    }
+
+    fn on_broken_history(&mut self, key: PartitionKey, error: &dyn std::fmt::Display) {
+        if let Some(led) = self.led.get(&key) {
+            tracing::error!(
+                link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
+                %error, "leadership given up: the epochs of the copy do not fit"
+            );
+        }
+        self.give_up(key);
+    }
+
+    /// Gives the source the order that is due for a partition, where one is.
+    pub(super) fn read_on(&mut self, key: PartitionKey) {
+        let generation = self.generation + 1;
+        let Some(led) = self.led.get_mut(&key) else { return };
+        let Some(orders) = self.sources.get(&led.mirror().link) else { return };
+        if let Some(follow) = led.next_order(generation) {
+            self.generation = generation;
+            let _stopped = orders.send(Order::Follow(follow));
+        }
+    }
+
+    /// Notes that followers may have something new to hear of a partition.
+    pub(super) fn mark(&mut self, key: PartitionKey) {
+        self.stirred.extend(self.sessions.mark(key));
+    }
+
+    fn on_fetch(&mut self, request: FollowerRequest, reply: oneshot::Sender<FollowerAnswer>) {
+        let now = self.now();
+        let id = match self.sessions.accept(&request, now) {
+            Ok(id) => id,
+            Err(error) => {
+                let error = match error {
+                    SessionError::UnknownId => 70,
+                    SessionError::WrongEpoch => 71,
+                };
+                let _gone = reply.send(FollowerAnswer { error, ..FollowerAnswer::default() });
+                return;
+            }
+        };
+        for partition in &request.partitions {
+            let fetch = FollowerFetch {
+                broker: request.broker,
+                broker_epoch: request.broker_epoch,
+                current_leader_epoch: partition.current_leader_epoch,
+                offset: partition.offset,
+                last_fetched_epoch: partition.last_fetched_epoch,
+            };
+            self.note_fetch(partition.key, fetch, now);
+        }
+        let parked = Parked {
+            reply,
+            broker_epoch: request.broker_epoch,
+            deadline: Instant::now() + request.max_wait,
+            max_bytes: request.max_bytes,
+            is_full: request.session_epoch <= 0,
+            is_single: request.session_epoch < 0,
+        };
+        self.parked.insert(id, parked);
+        self.stirred.insert(id);
+    }
+
+    fn note_fetch(&mut self, key: PartitionKey, fetch: FollowerFetch, now: Duration) {
+        let Some(led) = self.led.get_mut(&key) else { return };
+        let before = (led.leadership.high_watermark(), led.leadership.history().is_some());
+        match led.on_fetch(now, fetch) {
+            Ok(()) => {
+                if (led.leadership.high_watermark(), led.leadership.history().is_some()) != before {
+                    self.mark(key);
+                    self.read_on(key);
+                }
+            }
+            Err(error) => self.on_broken_history(key, &error),
+        }
+    }
+
+    fn answer_stirred(&mut self) {
+        let now = Instant::now();
+        let expired = self.parked.iter().filter(|(_, parked)| parked.deadline <= now);
+        let due: HashSet<_> = expired.map(|(&id, _)| id).collect();
+        for id in self.stirred.drain().chain(due.clone()).collect::<HashSet<_>>() {
+            if let Some(parked) = self.parked.remove(&id) {
+                self.answer(id, parked, due.contains(&id));
+            }
+        }
+    }
+
+    /// Answers a session, or parks its request again where there is nothing to say yet.
+    fn answer(&mut self, id: SessionId, parked: Parked, is_due: bool) {
+        let partitions = self.collect(id, &parked);
+        let has_news = partitions
+            .iter()
+            .any(|answer| !answer.records.is_empty() || !matches!(answer.error, 0 | NOT_NOW));
+        // A full answer names every partition, so it is news only where it says something. Until
+        // then nothing of it counts as told.
+        let is_news = if parked.is_full { has_news } else { !partitions.is_empty() };
+        if !is_news && !is_due {
+            self.parked.insert(id, parked);
+            return;
+        }
+        let Some(session) = self.sessions.session(id) else { return };
+        for answer in &partitions {
+            session.told(answer.key, answer.high_watermark, answer.log_start);
+        }
+        let session_id = if parked.is_single { 0 } else { id.0 };
+        if parked.is_single {
+            self.sessions.close(id);
+        }
+        let _gone = parked.reply.send(FollowerAnswer { error: 0, session_id, partitions });
+    }
+
+    fn collect(&mut self, id: SessionId, parked: &Parked) -> Vec<super::PartitionAnswer> {
+        let Some(session) = self.sessions.session(id) else { return Vec::new() };
+        if parked.is_full {
+            for key in session.keys().collect::<Vec<_>>() {
+                session.mark(key);
+            }
+        }
+        let broker = session.broker;
+        let mut limits =
+            Limits { bytes_left: parked.max_bytes, is_first: true, is_full: parked.is_full };
+        let mut answers = Vec::new();
+        let mut without_room = Vec::new();
+        for _ in 0..session.ready_count() {
+            let Some((key, asked)) = session.next_ready() else { break };
+            let fetch = fetch_of(broker, parked.broker_epoch, &asked);
+            let piece = match self.led.get_mut(&key) {
+                Some(led) => answers::piece(led, fetch, &asked, key, limits),
+                None => Piece::Answer(answers::refused(
+                    key,
+                    not_led(&self.image, self.config.seat, key),
+                )),
+            };
+            match piece {
+                Piece::Answer(answer) => {
+                    let size: usize = answer.records.iter().map(bytes::Bytes::len).sum();
+                    limits.bytes_left = limits.bytes_left.saturating_sub(size);
+                    limits.is_first &= size == 0;
+                    answers.push(answer);
+                }
+                Piece::Nothing => {}
+                Piece::NoRoom => without_room.push(key),
+            }
+        }
+        for key in without_room {
+            session.mark(key);
+        }
+        answers
+    }
+
+    fn on_question(&self, broker: BrokerId, question: &Question) -> QuestionAnswer {
+        let Some(led) = self.led.get(&question.key) else {
+            return Err(not_led(&self.image, self.config.seat, question.key));
+        };
+        answers::answer(led, broker, question)
+    }
+
+    fn on_disconnected(&mut self, connection: u64) {
+        for id in self.sessions.close_all_of(connection) {
+            self.parked.remove(&id);
+        }
+    }
+
+    fn on_isr_outcome(&mut self, outcome: &IsrOutcome) {
+        let Some(led) = self.led.get_mut(&outcome.key) else { return };
+        let is_current = led.leadership.assignment().leader_epoch == outcome.leader_epoch;
+        if is_current && outcome.is_refused {
+            led.leadership.on_isr_refused();
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.note_alive();
+        self.share_memory();
+        self.ask_for_isr_changes();
+        let keys: Vec<_> = self.led.keys().copied().collect();
+        for key in keys {
+            self.read_on(key);
+        }
+    }
+
+    /// Partitions that an incremental request leaves out are where they were.
+    fn note_alive(&mut self) {
+        for session in self.sessions.iter() {
+            for key in session.keys() {
+                if let Some(led) = self.led.get_mut(&key) {
+                    led.leadership.on_alive(session.asked_at, session.broker);
+                }
+            }
+        }
+    }
+
+    fn share_memory(&mut self) {
+        let filled = self.led.values().filter(|led| led.buffer().is_some_and(|b| b.bytes() > 0));
+        let limit = memory_share(self.config.memory_bytes, filled.count());
+        for led in self.led.values_mut() {
+            led.limit_memory(limit);
+        }
+    }
+
+    fn ask_for_isr_changes(&mut self) {
+        let now = self.now();
+        let lag_time = self.config.lag_time;
+        let image = Arc::clone(&self.image);
+        let mut requests = Vec::new();
+        for (&key, led) in &mut self.led {
+            let candidate = |id| crate::seat::isr::candidate(&image, id);
+            if let Some(proposal) = led.leadership.propose_isr(now, lag_time, candidate) {
+                tracing::info!(
+                    link = %led.mirror().link, topic = %led.mirror().name,
+                    partition = key.partition, in_sync = ?proposal.in_sync,
+                    "asking for a change of the in-sync replicas"
+                );
+                requests.push(IsrRequest { key, proposal });
+            }
+        }
+        if !requests.is_empty() {
+            let _stopped = self.isr_requests.send(requests);
+        }
+    }
+}
+
+/// Half of the budget is shared by the partitions that hold something; the other half is for what
+/// is on its way.
+fn memory_share(total: usize, partitions: usize) -> usize {
+    const LEAST: usize = 1 << 20;
+    const MOST: usize = 32 << 20;
+    (total / 2 / partitions.max(1)).clamp(LEAST, MOST)
+}
+
+fn fetch_of(broker: BrokerId, broker_epoch: BrokerEpoch, asked: &Asked) -> FollowerFetch {
+    FollowerFetch {
+        broker,
+        broker_epoch,
+        current_leader_epoch: asked.current_leader_epoch,
+        offset: asked.offset,
+        last_fetched_epoch: asked.last_fetched_epoch,
+    }
+}
+
+/// What to say of a partition that we do not lead, or do not yet.
+fn not_led(image: &Image, seat: BrokerId, key: PartitionKey) -> i16 {
+    match image.partition(key) {
+        Some(partition) if partition.leader == Some(seat) => NOT_NOW,
+        _ => NOT_LEADER,
+    }
+}
