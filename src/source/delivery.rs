@@ -131,10 +131,8 @@ impl Session {
         let Some(partition) = self.partitions.get_mut(name) else {
             return Ok(());
         };
-        partition.position = Some(OffsetAndEpoch {
-            offset: cut.next_offset,
-            epoch: cut.source_epoch,
-        });
+        partition.position =
+            Some(OffsetAndEpoch { offset: cut.next_offset, epoch: cut.source_epoch });
         if partition.doubts.damage.is_some_and(|at| cut.next_offset > at) {
             partition.doubts.damage = None;
         }
@@ -248,18 +246,12 @@ fn bounds(answer: &PartitionAnswer, told: Option<Bounds>) -> Bounds {
     } else {
         answer.log_start
     };
-    Bounds {
-        log_start,
-        high_watermark: answer.high_watermark,
-    }
+    Bounds { log_start, high_watermark: answer.high_watermark }
 }
 
 fn damage_trouble(ours: Offset, damage: Damage) -> Trouble {
     match damage {
         Damage::Batch(BatchError::Format { magic, .. }) => Trouble::Format { ours, magic },
-        damage => Trouble::Corrupt {
-            ours,
-            detail: damage.to_string(),
-        },
+        damage => Trouble::Corrupt { ours, detail: damage.to_string() },
     }
 }

@@ -10,8 +10,10 @@ mod meters;
 mod partition;
 mod places;
 mod request;
+mod roster;
 mod router;
 mod session;
+mod settle;
 mod start;
 mod verdict;
 
@@ -75,9 +77,7 @@ impl Source {
         arrivals: Arrivals,
         budget: MemoryBudget,
     ) -> Self {
-        Self {
-            router: router::Router::new(config, cluster, orders, arrivals, budget),
-        }
+        Self { router: router::Router::new(config, cluster, orders, arrivals, budget) }
     }
 
     /// Reads until stopped, or until nobody gives orders any more.

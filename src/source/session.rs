@@ -12,7 +12,6 @@ use std::time::Duration;
 use kafka_protocol::messages::FetchRequest;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, AnswerError};
 use super::fetch_session::{FetchSession, Outcome, WireKey};
@@ -45,6 +44,9 @@ pub(super) struct SlotId {
     pub broker: BrokerId,
     /// Whether all its topics have ids; ids and names are never mixed in a session.
     pub by_id: bool,
+    /// Whether it tells our rack; then its broker may answer with the name of a nearer replica
+    /// instead of records.
+    pub tells_rack: bool,
     /// Which of the connections.
     pub index: usize,
 }
@@ -184,15 +186,10 @@ impl Session {
         }
     }
 
-    /// Serves until the connection fails or the daemon stops; gives back what it has.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
-        let error = tokio::select! {
-            () = stop.cancelled() => return,
-            result = self.serve() => match result {
-                Ok(never) => match never {},
-                Err(error) => error.to_string(),
-            },
-        };
+    /// Serves until the connection fails; gives back what it has.
+    pub(super) async fn run(mut self) {
+        let Err(error) = self.serve().await;
+        let error = error.to_string();
         // From here on the router's sends fail; what it sent before goes back too.
         self.commands.close();
         let mut partitions: Vec<_> = self.partitions.drain().map(|(_, p)| p).collect();
@@ -332,10 +329,13 @@ impl Session {
             partitions.get(name).is_some_and(|partition| partition.follow.room.is_free())
         };
         let (partitions, dirty) = (&self.partitions, &mut self.dirty);
+        let behind = &mut self.behind;
         self.full.retain(|name| {
             let stays = partitions.contains_key(name) && !is_free(partitions, name);
             if !stays {
                 dirty.insert(name.clone());
+                // More has come meanwhile, or it would not have been without room.
+                *behind = true;
             }
             stays
         });
@@ -344,9 +344,10 @@ impl Session {
             let full = partitions.keys().filter(|name| !is_free(partitions, name));
             self.full.extend(full.cloned());
         } else {
-            let full = self.dirty.iter().filter(|name| {
-                partitions.contains_key(name) && !is_free(partitions, name)
-            });
+            let full = self
+                .dirty
+                .iter()
+                .filter(|name| partitions.contains_key(name) && !is_free(partitions, name));
             self.full.extend(full.cloned());
         }
         if self.full.len() > before {
@@ -391,7 +392,8 @@ impl Session {
             // What surrounds the records has to fit the reservation too.
             max_bytes: reserved - reserved / 8,
         };
-        let request = request::fetch(&plan, limits, self.shared.rack.as_deref(), wire.version);
+        let rack = self.shared.rack.as_deref().filter(|_| self.slot.tells_rack);
+        let request = request::fetch(&plan, limits, rack, wire.version);
         let begun = Instant::now();
         let frame = wire.connection.request_frame(wire.version, &request).await?;
         self.shared.meters.fetched(begun.elapsed());
