@@ -248,10 +248,7 @@ fn topics(raw: &RawTopics, findings: &mut Findings) -> Option<TopicsConfig> {
 }
 
 /// Each pattern is tried by itself, so that a problem has its line.
-fn patterns(
-    raw: &Option<Vec<Placed<String>>>,
-    findings: &mut Findings,
-) -> Option<Vec<String>> {
+fn patterns(raw: &Option<Vec<Placed<String>>>, findings: &mut Findings) -> Option<Vec<String>> {
     let checked: Vec<_> = raw
         .iter()
         .flatten()
