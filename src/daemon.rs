@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Backoff, ClientConfig, Cluster};
 use crate::config::Config;
+use crate::gateway::{self, ListenerName};
 use crate::image::{Delta, Image};
 use crate::link::{Link, LinkParts};
 use crate::seat::Seat;
@@ -21,7 +22,9 @@ use crate::seat::destination::Destination;
 use crate::seat::error::SeatError;
 use crate::seat::heartbeat::{Standing, Wish};
 use crate::seat::isr::IsrTask;
-use crate::seat::leader::{LeaderConfig, LeaderHandle, LeaderInputs, LeaderTask};
+use crate::seat::leader::{
+    LeaderConfig, LeaderHandle, LeaderInputs, LeaderOutputs, LeaderTask, RefillTask,
+};
 use crate::seat::metadata::{MetadataLog, MetadataOutputs};
 use crate::seat::registration::{AdvertisedListener, Identity};
 use crate::seat::replica::Replicas;
@@ -118,6 +121,8 @@ struct Daemon {
     seat: Seat,
     metadata: MetadataLog,
     wish: watch::Sender<Wish>,
+    /// Ends the listeners.
+    drained: CancellationToken,
     tasks: JoinSet<()>,
 }
 
@@ -156,10 +161,12 @@ impl Daemon {
         let seen =
             Seen { image: image_seen, registration: registration_seen, standing: standing_seen };
         let mut tasks = JoinSet::new();
-        let (leader, arrivals) = start_leader(config, &destination, &seen, deltas_seen, &mut tasks);
-        start_gateway(config, &seen, &leader, listeners, stop, &mut tasks);
-        start_links(config, &destination, &seen, &leader, &arrivals, stop, &mut tasks);
-        Ok(Self { seat, metadata, wish, tasks })
+        let budget = MemoryBudget::new(config.daemon.memory_bytes);
+        let (leader, arrivals) =
+            start_leader(config, &destination, &seen, deltas_seen, &budget, &mut tasks);
+        let drained = start_gateway(config, &destination, &seen, &leader, listeners, &mut tasks);
+        start_links(config, &destination, &seen, &leader, &arrivals, &budget, stop, &mut tasks);
+        Ok(Self { seat, metadata, wish, drained, tasks })
     }
 
     /// Runs until told to stop, then hands leadership over, within a deadline.
@@ -183,6 +190,7 @@ impl Daemon {
                 "leadership was not handed over in time; the destination moves it when our session ends"
             ),
         }
+        self.drained.cancel();
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         tracing::info!("stopped");
@@ -231,6 +239,7 @@ fn start_leader(
     destination: &DestinationParts,
     seen: &Seen,
     deltas: mpsc::UnboundedReceiver<(Arc<Image>, Delta)>,
+    budget: &MemoryBudget,
     tasks: &mut JoinSet<()>,
 ) -> (LeaderHandle, Arrivals) {
     let seat = config.daemon.broker_id;
@@ -245,8 +254,26 @@ fn start_leader(
         memory_bytes: config.daemon.memory_bytes,
     };
     let image = seen.image.borrow().clone();
-    let task = LeaderTask::new(leader_config, image, seen.registration.clone(), isr_requests);
-    let inputs = LeaderInputs { commands, deltas, arrivals: arrived, isr_outcomes: isr_done };
+    let (report, _reported) = watch::channel(Arc::default());
+    let registration = seen.registration.clone();
+    let (refills, refills_wanted) = mpsc::unbounded_channel();
+    let (refilled, refills_done) = mpsc::unbounded_channel();
+    let outputs = LeaderOutputs { isr_requests, refills, report };
+    let task = LeaderTask::new(leader_config, image, registration, outputs);
+    let inputs = LeaderInputs {
+        commands,
+        deltas,
+        arrivals: arrived,
+        isr_outcomes: isr_done,
+        refilled: refills_done,
+    };
+    let refill = RefillTask {
+        destination: destination.cluster.clone(),
+        budget: budget.clone(),
+        requests: refills_wanted,
+        refilled,
+    };
+    tasks.spawn(refill.run());
     tasks.spawn(task.run(inputs));
     let isr = IsrTask {
         seat,
@@ -261,29 +288,28 @@ fn start_leader(
 }
 
 fn start_gateway(
-    _config: &Config,
+    config: &Config,
+    destination: &DestinationParts,
     seen: &Seen,
     leader: &LeaderHandle,
     listeners: Vec<(String, TcpListener)>,
-    _stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
-) {
-    let replicas = Replicas::new(leader.clone(), seen.image.clone());
-    for (_name, listener) in listeners {
-        let replicas = replicas.clone();
-        tasks.spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let replicas = replicas.clone();
-                tokio::spawn(async move {
-                    if let Ok(first) = crate::seat::replica::read_frame(&mut stream).await
-                        && crate::seat::replica::is_replica_frame(&first)
-                    {
-                        replicas.serve(stream, first).await;
-                    }
-                });
-            }
-        });
+) -> CancellationToken {
+    let context = Arc::new(gateway::Context::new(
+        config.daemon.broker_id,
+        seen.image.clone(),
+        leader.clone(),
+        Replicas::new(leader.clone(), seen.image.clone()),
+        destination.facts.inter_broker_listener.clone(),
+        gateway::Limits::default(),
+    ));
+    // Not the daemon's own: followers and clients are served until leadership has passed on.
+    let stop = CancellationToken::new();
+    for (name, listener) in listeners {
+        let (context, stop) = (context.clone(), stop.clone());
+        tasks.spawn(gateway::serve_listener(listener, ListenerName(name), context, stop));
     }
+    stop
 }
 
 fn start_links(
@@ -292,10 +318,10 @@ fn start_links(
     seen: &Seen,
     leader: &LeaderHandle,
     arrivals: &Arrivals,
+    budget: &MemoryBudget,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) {
-    let budget = MemoryBudget::new(config.daemon.memory_bytes);
     for link in &config.links {
         let parts = LinkParts {
             seat: config.daemon.broker_id,

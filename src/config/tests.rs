@@ -174,3 +174,19 @@ fn what_is_no_toml_is_refused_with_its_line() {
     let complaint = complaint("[link.topics]", "[link.topics");
     assert!(complaint.starts_with("13: is not TOML:"), "{complaint}");
 }
+
+#[test]
+fn the_example_files_are_good_and_the_full_one_shows_the_defaults() {
+    let config = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+        Config::load(&path).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let (full, minimal) = (config("lockstep.toml"), config("minimal.toml"));
+    assert_eq!(full.daemon, minimal.daemon);
+    let (full, minimal) = (&full.links[0], &minimal.links[0]);
+    assert_eq!(full.configs_interval, minimal.configs_interval);
+    assert_eq!(full.source.connections_per_broker, minimal.source.connections_per_broker);
+    assert_eq!(full.topics.start, minimal.topics.start);
+    assert_eq!(full.topics.replication_factor, minimal.topics.replication_factor);
+    assert_eq!(full.topics.rename_prefix, minimal.topics.rename_prefix);
+}

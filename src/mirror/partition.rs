@@ -426,6 +426,12 @@ impl Leadership {
         self.followers.iter().map(|(&id, follower)| (id, follower.log_end()))
     }
 
+    /// Whether a follower has fetched lately.
+    pub fn is_alive(&self, id: BrokerId, now: Duration) -> bool {
+        const LATELY: Duration = Duration::from_secs(5);
+        self.followers.get(&id).and_then(|f| f.silent_for(now)).is_some_and(|s| s < LATELY)
+    }
+
     /// In-sync replicas that have disks.
     pub fn in_sync_real(&self) -> impl Iterator<Item = BrokerId> {
         self.assignment.in_sync.iter().copied().filter(|id| !self.seats.contains(id))

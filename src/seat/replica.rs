@@ -31,7 +31,7 @@ const STALE_BROKER_EPOCH: i16 = 77;
 
 /// A request of a follower.
 #[derive(Debug)]
-pub enum ReplicaRequest {
+enum ReplicaRequest {
     Fetch(FetchRequest),
     ListOffsets(ListOffsetsRequest),
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
@@ -39,7 +39,7 @@ pub enum ReplicaRequest {
 
 /// A follower's connection broke the rules; it is closed.
 #[derive(Debug, thiserror::Error)]
-pub enum ReplicaError {
+enum ReplicaError {
     #[error("connection ended: {0}")]
     Io(#[from] std::io::Error),
     #[error(transparent)]
@@ -214,7 +214,7 @@ impl ReplicaRequest {
     }
 }
 
-pub async fn read_frame(stream: &mut TcpStream) -> Result<Bytes, ReplicaError> {
+async fn read_frame(stream: &mut TcpStream) -> Result<Bytes, ReplicaError> {
     let mut prefix = [0; LENGTH_BYTES];
     stream.read_exact(&mut prefix).await?;
     let length = frame_length(prefix, MAX_FRAME_BYTES)?;

@@ -38,6 +38,7 @@ pub struct Node {
     pub log_file: PathBuf,
     properties: PathBuf,
     process: Option<Supervised>,
+    is_paused: bool,
 }
 
 /// A running cluster; dropped, its processes are killed.
@@ -126,6 +127,7 @@ impl Cluster {
                 log_file: home.join("server.log"),
                 properties,
                 process: None,
+                is_paused: false,
             };
             self.nodes.insert(*id, node);
         }
@@ -233,12 +235,17 @@ impl Cluster {
 
     /// Addresses of the brokers' first listener, as clients want them.
     pub fn bootstrap(&self) -> String {
-        self.bootstrap_on(&self.spec.first_listener().to_owned())
+        self.bootstrap_on(self.spec.first_listener())
     }
 
     /// Addresses of one of the brokers' listeners.
     pub fn bootstrap_on(&self, listener: &str) -> String {
         self.addresses(listener).join(",")
+    }
+
+    /// Names of the brokers' listeners.
+    pub fn listener_names(&self) -> Vec<String> {
+        self.spec.broker_listeners().to_vec()
     }
 
     /// Addresses of the controllers.
@@ -264,9 +271,9 @@ impl Cluster {
         Judge::connect(&self.address(id)?)
     }
 
-    /// A connection to the first broker that runs.
+    /// A connection to the first broker that runs and is not paused.
     pub fn any_judge(&self) -> Result<Judge> {
-        let mut running = self.nodes.values().filter(|node| node.process.is_some());
+        let mut running = self.nodes.values().filter(|node| node.answers());
         let broker = running.find(|node| node.id < FIRST_CONTROLLER);
         self.judge(broker.context("no broker runs")?.id)
     }
@@ -322,12 +329,16 @@ impl Cluster {
 
     /// SIGSTOP: alive, silent.
     pub fn pause(&mut self, id: i32) -> Result<()> {
-        self.process(id)?.pause()
+        self.process(id)?.pause()?;
+        self.node_mut(id)?.is_paused = true;
+        Ok(())
     }
 
     /// SIGCONT.
     pub fn resume(&mut self, id: i32) -> Result<()> {
-        self.process(id)?.resume()
+        self.process(id)?.resume()?;
+        self.node_mut(id)?.is_paused = false;
+        Ok(())
     }
 
     /// Stops everything in good order: brokers before controllers of their own.
@@ -351,7 +362,9 @@ impl Cluster {
     }
 
     fn forget(&mut self, id: i32) -> Result<()> {
-        self.node_mut(id)?.process = None;
+        let node = self.node_mut(id)?;
+        node.process = None;
+        node.is_paused = false;
         Ok(())
     }
 
@@ -387,6 +400,11 @@ impl Node {
     /// Port of the first of the given listeners that it has.
     pub fn port(&self, listener: &str) -> Option<u16> {
         self.ports.get(listener).copied()
+    }
+
+    /// Whether a question to it can be answered.
+    fn answers(&self) -> bool {
+        self.process.is_some() && !self.is_paused
     }
 
     /// Pid while it runs.
