@@ -90,8 +90,9 @@ fn values_are_checked_where_they_stand() {
         ("\"d1:9092\"", "\"d1\"", "5: destination.bootstrap_servers: \"d1\" is no address"),
         ("[\"s1:9092\"]", "[]", "link.source: `bootstrap_servers` is empty"),
         ("0.0.0.0:9192", "mirror1:9192", "bind: \"mirror1:9192\" is nothing to listen on"),
-        ("mirror1:9192", ":9192", "advertise: \":9192\" has no host"),
+        ("mirror1:9192", ":9192", "advertise: \":9192\" is no address"),
         ("mirror1:9192", "0.0.0.0:9192", "cannot be connected to"),
+        ("\"orders\"", "\"/(/\"", "14: link.topics.include: pattern /(/ is no usable"),
         ("\"east\"", "\"a/b\"", "link.name: \"a/b\" cannot be a link's name"),
         (
             "broker_id = 9001",

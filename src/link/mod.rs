@@ -4,6 +4,7 @@
 pub mod config;
 pub mod rejoin;
 pub mod tail_check;
+pub mod topics;
 pub mod verify;
 
 use std::collections::BTreeMap;

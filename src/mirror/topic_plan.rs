@@ -147,6 +147,8 @@ pub enum Refusal {
         /// The id that the source tells.
         found: TopicId,
     },
+    /// The source does not tell the topic's configs, so that nothing is created; tried again.
+    SourceConfigsUnknown,
     /// Too few real brokers are there to place replicas on; tried again.
     TooFewBrokers(TooFewBrokers),
 }
@@ -171,13 +173,14 @@ impl Refusal {
             Self::SourcePartitionsDecreased { .. } => "SOURCE_PARTITIONS_DECREASED",
             Self::SourceTopicDeleted => "SOURCE_TOPIC_DELETED",
             Self::SourceTopicIdChanged { .. } => "SOURCE_TOPIC_ID_CHANGED",
+            Self::SourceConfigsUnknown => "SOURCE_CONFIGS_UNKNOWN",
             Self::TooFewBrokers(_) => "DESTINATION_BROKERS_MISSING",
         }
     }
 
     /// Whether it may pass without a person.
     pub fn is_retriable(&self) -> bool {
-        matches!(self, Self::TooFewBrokers(_))
+        matches!(self, Self::SourceConfigsUnknown | Self::TooFewBrokers(_))
     }
 }
 
@@ -202,6 +205,9 @@ impl fmt::Display for Refusal {
                 f,
                 "the source topic was created anew: the mirror follows id {expected}, the source \
                  has {found}"
+            ),
+            Self::SourceConfigsUnknown => f.write_str(
+                "the source does not tell the topic's configs; it is mirrored once they are known",
             ),
             Self::TooFewBrokers(error) => error.fmt(f),
         }
@@ -333,9 +339,10 @@ impl<'a> Planner<'a> {
     }
 
     fn create(&mut self, name: &TopicName, source: &SourceTopic) {
-        let (Some(defaults), Some(source_configs)) = (self.defaults, &source.configs) else {
-            return;
+        let Some(source_configs) = &source.configs else {
+            return self.refuse(name, &source.name, Refusal::SourceConfigsUnknown);
         };
+        let Some(defaults) = self.defaults else { return };
         let real_replicas = defaults.replication_factor;
         let Some(partitions) =
             self.place(name, &source.name, source.partitions, real_replicas, None)

@@ -156,6 +156,11 @@ impl FetchSession {
         Outcome::Kept
     }
 
+    /// Whether the next request has to name every partition.
+    pub(super) fn is_full(&self) -> bool {
+        self.epoch == 0
+    }
+
     /// Whether the broker believes that we want this partition.
     pub(super) fn knows(&self, key: &WireKey) -> bool {
         self.known.contains_key(key)

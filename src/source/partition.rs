@@ -27,6 +27,8 @@ pub(super) struct Partition {
     /// A replica nearer than the leader that the leader named (KIP-392). It is no authority:
     /// whatever error it answers sends us back to the leader.
     pub read_from: Option<BrokerId>,
+    /// A nearer replica failed: from now on only the leader is read.
+    pub leader_only: bool,
     /// Where to read on; `None` until the source has said where the order's start is.
     pub position: Option<OffsetAndEpoch>,
     /// Bounds as last told to the seat.
@@ -83,6 +85,7 @@ impl Partition {
             ticket,
             leader_epoch: LeaderEpoch::UNKNOWN,
             read_from: None,
+            leader_only: false,
             position,
             told: None,
             doubts: Doubts::default(),
@@ -93,6 +96,13 @@ impl Partition {
                 backoff: Backoff::new(RETRY.0, RETRY.1),
             },
         }
+    }
+
+    /// Back to the leader; for good if a nearer replica `failed`, since the leader would only name
+    /// the same one again.
+    pub(super) fn leave_follower(&mut self, failed: bool) {
+        let follower = self.read_from.take();
+        self.leader_only |= failed && follower.is_some();
     }
 
     /// Its name in fetches by id or by name.
@@ -112,14 +122,11 @@ impl Partition {
         self.position.map_or(Offset::ZERO, |position| position.offset)
     }
 
-    /// What to ask of the source now; `None` while there is no room.
-    pub(super) fn asked(&self) -> Option<Asked> {
+    /// What to ask of the source now; with the epoch of the last batch where it can be sent.
+    pub(super) fn asked(&self, keeps_epochs: bool) -> Option<Asked> {
         let position = self.position?;
-        self.follow.room.is_free().then_some(Asked {
-            offset: position.offset,
-            leader_epoch: self.leader_epoch,
-            last_epoch: position.epoch,
-        })
+        let last_epoch = if keeps_epochs { position.epoch } else { LeaderEpoch::UNKNOWN };
+        Some(Asked { offset: position.offset, leader_epoch: self.leader_epoch, last_epoch })
     }
 
     /// After a good answer: what was doubted is settled.
@@ -136,10 +143,6 @@ impl Partition {
 
     /// An arrival for it.
     pub(super) fn arrival(&self, kind: ArrivalKind) -> Arrival {
-        Arrival {
-            key: self.follow.key,
-            generation: self.follow.generation,
-            kind,
-        }
+        Arrival { key: self.follow.key, generation: self.follow.generation, kind }
     }
 }

@@ -60,17 +60,12 @@ pub(super) async fn look_up(
             StartAt::Earliest => log_start,
             StartAt::Latest => high_watermark,
             // No record is that young: everything that is still to come is.
-            StartAt::Time(_) if partition.position.is_none() => {
-                Some(times.of(partition)?)
-                    .filter(|offset| *offset >= Offset::ZERO)
-                    .unwrap_or(high_watermark)
-            }
+            StartAt::Time(_) if partition.position.is_none() => Some(times.of(partition)?)
+                .filter(|offset| *offset >= Offset::ZERO)
+                .unwrap_or(high_watermark),
             StartAt::Time(_) | StartAt::At(_) => partition.offset(),
         };
-        let bounds = Bounds {
-            log_start,
-            high_watermark,
-        };
+        let bounds = Bounds { log_start, high_watermark };
         Ok(Found { bounds, start })
     });
     Ok(findings.collect())
@@ -124,9 +119,7 @@ async fn list(
 
 fn list_topic((name, partitions): (&TopicName, Vec<ListOffsetsPartition>)) -> ListOffsetsTopic {
     let name = StrBytes::from_string(name.as_str().to_owned());
-    ListOffsetsTopic::default()
-        .with_name(messages::TopicName(name))
-        .with_partitions(partitions)
+    ListOffsetsTopic::default().with_name(messages::TopicName(name)).with_partitions(partitions)
 }
 
 fn listed(response: ListOffsetsResponse) -> Listed {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::compare::{assert_identical, count_batches, wait_identical};
+use crate::support::daemon::DaemonSpec;
 use crate::support::eventually;
 use crate::support::java::{Consume, Produce, stock_tool};
 use crate::support::judge::admin::{BROKER, TOPIC};
@@ -36,9 +37,8 @@ fn a_source_and_a_destination_start_are_judged_and_stop() {
             .config("segment.bytes", 1 << 20)
             .config("message.timestamp.after.max.ms", i64::MAX);
         for cluster in [&source, &destination] {
-            let mut judge = cluster.any_judge()?;
-            judge.create_topic(&topic)?;
-            let found = judge.configs(TOPIC, "mix")?;
+            cluster.create_topic(&topic)?;
+            let found = cluster.any_judge()?.configs(TOPIC, "mix")?;
             ensure!(found["segment.bytes"] == "1048576", "{found:?}");
         }
         produce_mix(&destination)?;
@@ -48,6 +48,11 @@ fn a_source_and_a_destination_start_are_judged_and_stop() {
         tells_differences(&source, &destination)?;
         deletes_and_alters(&destination)?;
         clients_and_tools_agree(&destination)?;
+        let daemon = DaemonSpec::new(&source, &destination, &["mix", "payments.*"])
+            .line("daemon", "memory = \"64MiB\"")
+            .line("link.topics", "exclude = [\"payments.secret*\"]")
+            .prepare_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+        lockstep::config::Config::load(daemon.config()).context("the daemon's file")?;
         survives_faults(&mut destination)?;
 
         source.shut_down()?;
@@ -89,7 +94,7 @@ fn reads_followers(cluster: &Cluster) -> Result<()> {
 
 fn tells_differences(a: &Cluster, b: &Cluster) -> Result<()> {
     for (cluster, text) in [(a, b"one"), (b, b"two")] {
-        cluster.any_judge()?.create_topic(&NewTopic::new("different", 1).replicas(1))?;
+        cluster.create_topic(&NewTopic::new("different", 1).replicas(1))?;
         let leader = cluster.leader("different", 0)?;
         let batch = plain_batch(&[text.as_slice()], 1_000);
         let answer = cluster.judge(leader)?.produce("different", 0, -1, batch)?;

@@ -95,6 +95,13 @@ impl DaemonSpec {
     /// Writes the file and starts the daemon; does not wait. `binary` is
     /// `env!("CARGO_BIN_EXE_lockstep")`, which only the test's own file can say.
     pub fn start_in(self, binary: &str, workspace: &Workspace) -> Result<Daemon> {
+        let mut daemon = self.prepare_in(binary, workspace)?;
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
+    /// Writes the file and leaves the start to [`Daemon::start_again`].
+    pub fn prepare_in(self, binary: &str, workspace: &Workspace) -> Result<Daemon> {
         let listener_ports = ports::free_ports(self.listeners.len() + 1)?;
         let (http, listener_ports) = listener_ports.split_first().context("a port")?;
         let http = format!("127.0.0.1:{http}");
@@ -102,7 +109,7 @@ impl DaemonSpec {
         std::fs::create_dir_all(&home)?;
         let config = home.join("lockstep.toml");
         std::fs::write(&config, self.text(&http, listener_ports)?)?;
-        let mut daemon = Daemon {
+        Ok(Daemon {
             binary: binary.into(),
             arguments: self.arguments,
             log_filter: self.log_filter,
@@ -110,9 +117,7 @@ impl DaemonSpec {
             config,
             http,
             process: None,
-        };
-        daemon.start_again()?;
-        Ok(daemon)
+        })
     }
 
     fn text(&self, http: &str, listener_ports: &[u16]) -> Result<String> {
@@ -150,7 +155,7 @@ impl DaemonSpec {
 }
 
 impl Daemon {
-    /// Starts it again with the same file and ports; does not wait.
+    /// Starts it, the first time or again, with the same file and ports; does not wait.
     pub fn start_again(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon has not been stopped");
         let mut command = Command::new(&self.binary);

@@ -67,11 +67,14 @@ pub fn piece(
             Piece::Answer(refused(key, NOT_LEADER))
         }
         Verdict::Refuse(refusal) => {
-            tracing::warn!(
-                topic = %led.mirror().name, partition = key.partition, broker = %fetch.broker,
-                offset = %fetch.offset, ?refusal,
-                "replica does not fit the copy; it is not served, and nothing of it is cut"
-            );
+            if led.note_refusal(fetch.broker, refusal) {
+                tracing::warn!(
+                    link = %led.mirror().link, topic = %led.mirror().name,
+                    partition = key.partition, broker = %fetch.broker, offset = %fetch.offset,
+                    last_fetched_epoch = %fetch.last_fetched_epoch, ?refusal,
+                    "replica does not fit the copy; it is not served, and nothing of it is cut"
+                );
+            }
             Piece::Answer(refused(key, NOT_LEADER))
         }
         Verdict::Jump => Piece::Answer(refused(key, OUT_OF_RANGE)),

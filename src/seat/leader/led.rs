@@ -1,14 +1,14 @@
 //! One mirror partition that we lead: the decisions of [`Leadership`], the batches in memory, and
 //! the reading of the source that feeds them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::{Adoption, LedPartition, MirrorTopic};
 use super::refill::{RefillRequest, Refills};
 use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError};
-use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership};
+use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership, Refusal};
 use crate::tail::buffer::Buffer;
 use crate::tail::{Arrival, ArrivalKind, Bounds, Follow, Room, StartAt, Trouble};
 use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, PartitionKey, TopicPartition};
@@ -40,6 +40,8 @@ pub struct Led {
     pub bounds: Option<Bounds>,
     /// Replicas that are behind what is in memory.
     pub refills: Refills,
+    /// Why replicas are not served, as it was logged.
+    refusals: HashMap<BrokerId, Refusal>,
     /// Why nothing arrives, where that is so.
     pub trouble: Option<Trouble>,
     /// Since when something at the source is not readable here.
@@ -95,6 +97,7 @@ impl Led {
             reading: None,
             bounds: None,
             refills: Refills::default(),
+            refusals: HashMap::new(),
             trouble: None,
             behind_since: None,
             passed: Passed::default(),
@@ -301,6 +304,11 @@ impl Led {
         for id in idle {
             self.refills.forget(id);
         }
+    }
+
+    /// Notes why a replica is not served; whether that is news.
+    pub fn note_refusal(&mut self, broker: BrokerId, refusal: Refusal) -> bool {
+        self.refusals.insert(broker, refusal) != Some(refusal)
     }
 
     /// Notes whether the copy is behind the source.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::dist::Dist;
 use super::eventually::eventually;
-use super::judge::Judge;
+use super::judge::{Judge, NewTopic};
 use super::process::Supervised;
 use super::workspace::Workspace;
 pub use spec::{CONTROLLER_LISTENER, ClusterSpec, FIRST_CONTROLLER};
@@ -21,6 +21,7 @@ pub use spec::{CONTROLLER_LISTENER, ClusterSpec, FIRST_CONTROLLER};
 const READY_DEADLINE: Duration = Duration::from_secs(90);
 /// Above Kafka's own patience at a controlled shutdown without a controller.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
+const TOPIC_DEADLINE: Duration = Duration::from_secs(30);
 /// How often ports that were free when looked for may be taken when used.
 const START_ATTEMPTS: usize = 5;
 const LOG_TAIL_LINES: usize = 15;
@@ -276,6 +277,24 @@ impl Cluster {
         let mut running = self.nodes.values().filter(|node| node.answers());
         let broker = running.find(|node| node.id < FIRST_CONTROLLER);
         self.judge(broker.context("no broker runs")?.id)
+    }
+
+    /// Creates a topic and waits until each running broker knows all its leaders: the answer to the
+    /// request comes before the brokers have heard of it.
+    pub fn create_topic(&self, topic: &NewTopic) -> Result<()> {
+        self.any_judge()?.create_topic(topic)?;
+        let running = self.nodes.values().filter(|node| node.answers());
+        let running = running.map(|node| node.id).filter(|id| *id < FIRST_CONTROLLER);
+        for id in running {
+            let what = format!("topic {} on broker {id}", topic.name());
+            eventually(TOPIC_DEADLINE, what, || {
+                let found = self.judge(id)?.topic(topic.name())?;
+                let led = found.partitions.values().all(|partition| partition.leader >= 0);
+                ensure!(led && found.partitions.len() == topic.partition_count(), "{found:?}");
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Id of a partition's leader.
