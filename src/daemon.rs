@@ -1,5 +1,8 @@
 //! Builds the parts from a checked configuration, runs them and drains them.
 
+mod destination;
+mod report;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,19 +14,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Backoff, ClientConfig, Cluster};
+use self::destination::{DestinationParts, client_config};
+use self::report::ReportTask;
+use crate::admin::{Admin, Metrics};
 use crate::config::Config;
 use crate::gateway::{self, ListenerName};
 use crate::image::{Delta, Image};
 use crate::link::{Link, LinkParts};
+use crate::mirror::report::{ClusterReport, LinkReport};
 use crate::seat::Seat;
-use crate::seat::controllers::Controllers;
 use crate::seat::destination::Destination;
-use crate::seat::error::SeatError;
 use crate::seat::heartbeat::{Standing, Wish};
 use crate::seat::isr::IsrTask;
 use crate::seat::leader::{
-    LeaderConfig, LeaderHandle, LeaderInputs, LeaderOutputs, LeaderTask, RefillTask,
+    LeaderConfig, LeaderHandle, LeaderInputs, LeaderOutputs, LeaderReport, LeaderTask, RefillTask,
 };
 use crate::seat::metadata::{MetadataLog, MetadataOutputs};
 use crate::seat::registration::{AdvertisedListener, Identity};
@@ -43,9 +47,25 @@ const PLAINTEXT: i16 = 0;
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_at_signal(stop.clone())?);
-    let Some(destination) = DestinationParts::find(&config, &stop).await? else { return Ok(()) };
-    let daemon = Daemon::start(&config, destination, &stop).await?;
-    daemon.run_until(stop).await
+    let metrics = Metrics::install()?;
+    let admin = Admin::bind(config.daemon.http).await?;
+    tracing::info!(http = %admin.address(), "HTTP API");
+    let (reports, reported) = watch::channel(Arc::<ClusterReport>::default());
+    let served = CancellationToken::new();
+    let serving = tokio::spawn(admin.serve(reported, metrics, served.clone()));
+    let outcome = run_seat(&config, reports, stop).await;
+    served.cancel();
+    let _ended = serving.await;
+    outcome
+}
+
+async fn run_seat(
+    config: &Config,
+    reports: watch::Sender<Arc<ClusterReport>>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(destination) = DestinationParts::find(config, &stop).await? else { return Ok(()) };
+    Daemon::start(config, destination, reports, &stop).await?.run_until(stop).await
 }
 
 fn stop_at_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
@@ -67,55 +87,6 @@ fn stop_at_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output 
     })
 }
 
-/// The destination as it was found.
-struct DestinationParts {
-    cluster: Cluster,
-    facts: Destination,
-    controllers: Controllers,
-}
-
-impl DestinationParts {
-    /// Asks until the destination answers; `None` where we are stopped first.
-    async fn find(config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<Self>> {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        loop {
-            let error = match Self::ask(config).await {
-                Ok(parts) => return Ok(Some(parts)),
-                Err(error) if error.is_final() => {
-                    return Err(error).context("join the destination");
-                }
-                Err(error) => error,
-            };
-            let wait = backoff.next();
-            tracing::warn!(%error, retry_in = ?wait, "destination cannot be reached; trying on");
-            tokio::select! {
-                () = stop.cancelled() => return Ok(None),
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-    }
-
-    async fn ask(config: &Config) -> Result<Self, SeatError> {
-        let client = client_config(config);
-        let bootstrap = config.destination.bootstrap.clone();
-        let cluster =
-            Cluster::new(bootstrap.clone(), client.clone(), Some(config.daemon.broker_id));
-        let facts = Destination::ask(&cluster, &bootstrap, &client).await?;
-        let endpoints = if config.destination.controllers.is_empty() {
-            Controllers::discover(&cluster).await?
-        } else {
-            config.destination.controllers.clone()
-        };
-        tracing::info!(cluster_id = facts.cluster_id, controllers = ?endpoints, "destination found");
-        Ok(Self { cluster, facts, controllers: Controllers::new(endpoints, client) })
-    }
-}
-
-fn client_config(config: &Config) -> ClientConfig {
-    let client_id = format!("lockstep-{}", config.daemon.broker_id);
-    ClientConfig { client_id, ..ClientConfig::default() }
-}
-
 /// The running parts.
 struct Daemon {
     seat: Seat,
@@ -130,6 +101,7 @@ impl Daemon {
     async fn start(
         config: &Config,
         destination: DestinationParts,
+        reports: watch::Sender<Arc<ClusterReport>>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let identity = identity(config, &destination.facts);
@@ -152,20 +124,26 @@ impl Daemon {
             controllers: destination.controllers.clone(),
             heartbeat_interval: destination.facts.heartbeat_interval,
             image: image_seen.clone(),
-            applied: applied_seen,
+            applied: applied_seen.clone(),
             is_current: is_current_seen,
             wish: wish_seen,
             standing,
             registration,
         };
-        let seen =
-            Seen { image: image_seen, registration: registration_seen, standing: standing_seen };
+        let seen = Seen {
+            image: image_seen,
+            registration: registration_seen,
+            applied: applied_seen,
+            standing: standing_seen,
+        };
         let mut tasks = JoinSet::new();
-        let budget = MemoryBudget::new(config.daemon.memory_bytes);
-        let (leader, arrivals) =
-            start_leader(config, &destination, &seen, deltas_seen, &budget, &mut tasks);
-        let drained = start_gateway(config, &destination, &seen, &leader, listeners, &mut tasks);
-        start_links(config, &destination, &seen, &leader, &arrivals, &budget, stop, &mut tasks);
+        let shared = start_leader(config, &destination, &seen, deltas_seen, &mut tasks);
+        let drained =
+            start_gateway(config, &destination, &seen, &shared.leader, listeners, &mut tasks);
+        let links = start_links(config, &destination, &seen, &shared, stop, &mut tasks)?;
+        let broker_id = config.daemon.broker_id;
+        let report = ReportTask { broker_id, seen, links, budget: shared.budget, reports };
+        tasks.spawn(report.run());
         Ok(Self { seat, metadata, wish, drained, tasks })
     }
 
@@ -203,8 +181,16 @@ impl Daemon {
 struct Seen {
     image: watch::Receiver<Arc<Image>>,
     registration: watch::Receiver<Option<BrokerEpoch>>,
-    #[allow(dead_code)]
+    applied: watch::Receiver<Offset>,
     standing: watch::Receiver<Option<Standing>>,
+}
+
+/// What links share.
+struct Shared {
+    leader: LeaderHandle,
+    led: watch::Receiver<Arc<LeaderReport>>,
+    arrivals: Arrivals,
+    budget: MemoryBudget,
 }
 
 fn identity(config: &Config, facts: &Destination) -> Identity {
@@ -239,9 +225,9 @@ fn start_leader(
     destination: &DestinationParts,
     seen: &Seen,
     deltas: mpsc::UnboundedReceiver<(Arc<Image>, Delta)>,
-    budget: &MemoryBudget,
     tasks: &mut JoinSet<()>,
-) -> (LeaderHandle, Arrivals) {
+) -> Shared {
+    let budget = MemoryBudget::new(config.daemon.memory_bytes);
     let seat = config.daemon.broker_id;
     let (leader, commands) = LeaderHandle::new(COMMANDS);
     let (arrivals, arrived) = crate::tail::exchange();
@@ -254,7 +240,7 @@ fn start_leader(
         memory_bytes: config.daemon.memory_bytes,
     };
     let image = seen.image.borrow().clone();
-    let (report, _reported) = watch::channel(Arc::default());
+    let (report, led) = watch::channel(Arc::default());
     let registration = seen.registration.clone();
     let (refills, refills_wanted) = mpsc::unbounded_channel();
     let (refilled, refills_done) = mpsc::unbounded_channel();
@@ -284,7 +270,7 @@ fn start_leader(
         outcomes: isr_outcomes,
     };
     tasks.spawn(isr.run());
-    (leader, arrivals)
+    Shared { leader, led, arrivals, budget }
 }
 
 fn start_gateway(
@@ -316,24 +302,28 @@ fn start_links(
     config: &Config,
     destination: &DestinationParts,
     seen: &Seen,
-    leader: &LeaderHandle,
-    arrivals: &Arrivals,
-    budget: &MemoryBudget,
+    shared: &Shared,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
-) {
+) -> anyhow::Result<Vec<watch::Receiver<LinkReport>>> {
+    let mut reports = Vec::new();
     for link in &config.links {
         let parts = LinkParts {
             seat: config.daemon.broker_id,
             registration: seen.registration.clone(),
             image: seen.image.clone(),
-            leader: leader.clone(),
+            leader: shared.leader.clone(),
+            led: shared.led.clone(),
             destination: destination.cluster.clone(),
             replication_factor: destination.facts.replication_factor,
-            arrivals: arrivals.clone(),
-            budget: budget.clone(),
+            arrivals: shared.arrivals.clone(),
+            budget: shared.budget.clone(),
             client: client_config(config),
         };
-        tasks.spawn(Link::new(link.clone(), parts).run(stop.clone()));
+        let (link, report) =
+            Link::new(link, parts).with_context(|| format!("set up link {}", link.name))?;
+        reports.push(report);
+        tasks.spawn(link.run(stop.clone()));
     }
+    Ok(reports)
 }

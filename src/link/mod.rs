@@ -1,26 +1,38 @@
-//! Control plane of one link: which topics it mirrors, reading its source, and coming back to the
-//! head of its mirrors.
+//! Control plane of one link: which topics it mirrors, reading its source, coming back to the head
+//! of its mirrors, and what is said of it all.
 
 pub mod config;
 pub mod rejoin;
+pub mod report;
 pub mod tail_check;
 pub mod topics;
 pub mod verify;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{ClientConfig, Cluster};
 use crate::image::Image;
-use crate::seat::leader::LeaderHandle;
+use crate::mirror::filter::{FilterError, TopicFilter};
+use crate::mirror::report::LinkReport;
+use crate::seat::leader::{LeaderHandle, LeaderReport};
+use crate::source::{Source, SourceConfig};
 use crate::tail::budget::MemoryBudget;
 use crate::tail::{Arrivals, Trouble};
 use crate::types::{BrokerEpoch, BrokerId, PartitionKey};
 use config::LinkConfig;
 use rejoin::Rejoin;
+use report::Reporter;
+use topics::{TopicTask, TopicTaskConfig};
+
+/// Between looks at the source's topics.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
+/// Several daemons on one destination come later.
+const SEATS: usize = 1;
 
 /// What a link needs of the others.
 #[derive(Clone, Debug)]
@@ -33,6 +45,8 @@ pub struct LinkParts {
     pub image: watch::Receiver<Arc<Image>>,
     /// The task that leads.
     pub leader: LeaderHandle,
+    /// What it says of its partitions.
+    pub led: watch::Receiver<Arc<LeaderReport>>,
     /// The destination's real brokers.
     pub destination: Cluster,
     /// `default.replication.factor` of the destination.
@@ -45,38 +59,112 @@ pub struct LinkParts {
     pub client: ClientConfig,
 }
 
-/// One link.
+/// One link, ready to run.
 #[derive(Debug)]
 pub struct Link {
-    config: LinkConfig,
-    parts: LinkParts,
-    failures: watch::Sender<Arc<BTreeMap<PartitionKey, Trouble>>>,
+    topics: TopicTask,
+    reader: SourceReader,
+    rejoin: Rejoin,
+    reporter: Reporter,
+}
+
+#[derive(Debug)]
+struct SourceReader {
+    config: SourceConfig,
+    cluster: Cluster,
+    leader: LeaderHandle,
+    arrivals: Arrivals,
+    budget: MemoryBudget,
 }
 
 impl Link {
-    /// A link that does nothing yet.
-    pub fn new(config: LinkConfig, parts: LinkParts) -> Self {
-        Self { config, parts, failures: watch::Sender::default() }
-    }
-
-    /// Runs its tasks until told to stop.
-    pub async fn run(self, stop: CancellationToken) {
-        let parts = self.parts;
-        let name = self.config.name.clone();
-        let source = Cluster::new(self.config.source.bootstrap.clone(), parts.client.clone(), None);
-        let (orders, ordered) = mpsc::unbounded_channel();
-        parts.leader.connect_source(name.clone(), orders).await;
-        drop(ordered);
+    /// A link that does nothing yet, and where its reports will be.
+    pub fn new(
+        config: &LinkConfig,
+        parts: LinkParts,
+    ) -> Result<(Self, watch::Receiver<LinkReport>), FilterError> {
+        let name = config.name.clone();
+        let source = Cluster::new(config.source.bootstrap.clone(), parts.client.clone(), None);
+        let failures = watch::Sender::<Arc<BTreeMap<PartitionKey, Trouble>>>::default();
+        let (reports, reported) = watch::channel(Reporter::unknown(&name));
+        let topics = TopicTask::new(
+            topic_task_config(config, &parts)?,
+            source.clone(),
+            parts.destination.clone(),
+            parts.image.clone(),
+            parts.leader.clone(),
+        );
+        let reporter = Reporter {
+            link: name.clone(),
+            topics: topics.status(),
+            led: parts.led,
+            failures: failures.subscribe(),
+            image: parts.image.clone(),
+            reports,
+        };
+        let reader = SourceReader {
+            config: SourceConfig {
+                link: name.clone(),
+                connections_per_broker: config.source.connections_per_broker,
+                rack: config.source.rack.clone(),
+            },
+            cluster: source.clone(),
+            leader: parts.leader.clone(),
+            arrivals: parts.arrivals,
+            budget: parts.budget,
+        };
         let rejoin = Rejoin {
             link: name,
             seat: parts.seat,
-            registration: parts.registration.clone(),
-            image: parts.image.clone(),
-            leader: parts.leader.clone(),
-            destination: parts.destination.clone(),
+            registration: parts.registration,
+            image: parts.image,
+            leader: parts.leader,
+            destination: parts.destination,
             source,
-            failures: self.failures,
+            failures,
         };
-        rejoin.run(stop).await;
+        Ok((Self { topics, reader, rejoin, reporter }, reported))
     }
+
+    /// Runs its tasks until told to stop. Tasks of their own: a slow one must not hold the others.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(self.reader.run(stop.clone()));
+        tasks.spawn(self.topics.run(stop.clone()));
+        tasks.spawn(self.rejoin.run(stop.clone()));
+        tasks.spawn(self.reporter.run(stop));
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+impl SourceReader {
+    async fn run(self, stop: CancellationToken) {
+        let (orders, ordered) = mpsc::unbounded_channel();
+        self.leader.connect_source(self.config.link.clone(), orders).await;
+        let source = Source::new(self.config, self.cluster, ordered, self.arrivals, self.budget);
+        source.run(stop).await;
+    }
+}
+
+fn topic_task_config(
+    config: &LinkConfig,
+    parts: &LinkParts,
+) -> Result<TopicTaskConfig, FilterError> {
+    let topics = &config.topics;
+    let replication_factor = match topics.replication_factor {
+        0 => parts.replication_factor,
+        chosen => chosen,
+    };
+    Ok(TopicTaskConfig {
+        link: config.name.clone(),
+        filter: TopicFilter::new(&topics.include, &topics.exclude)?,
+        rename_prefix: topics.rename_prefix.clone(),
+        replication_factor,
+        start: topics.start,
+        interval: DISCOVERY_INTERVAL,
+        configs_interval: config.configs_interval,
+        expected_cluster_id: config.source.cluster_id.clone(),
+        seat: parts.seat,
+        seats: SEATS,
+    })
 }

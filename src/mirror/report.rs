@@ -196,6 +196,12 @@ closed_set! {
         DestinationDiverged = "DESTINATION_DIVERGED",
         /// Somebody else wrote into the copy.
         DestinationForeignWrite = "DESTINATION_FOREIGN_WRITE",
+        /// The configs of the topic at the source cannot be read.
+        SourceConfigsUnknown = "SOURCE_CONFIGS_UNKNOWN",
+        /// The destination has too few live brokers for the replicas of a mirror.
+        DestinationBrokersMissing = "DESTINATION_BROKERS_MISSING",
+        /// The destination refused a change of the topic.
+        DestinationRefused = "DESTINATION_REFUSED",
         /// No broker or controller of the destination answers.
         DestinationUnreachable = "DESTINATION_UNREACHABLE",
         /// The controller keeps our seat from leading.

@@ -1,0 +1,184 @@
+//! What is said of one link: what the topic task, the leader task and the way back know, in one
+//! report. Decides nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::topics::{TopicState, TopicStatus, TopicsStatus};
+use crate::image::{Image, TopicImage};
+use crate::mirror::report::{
+    LinkReport, LinkState, PartitionReport, PartitionState, Reason, TopicReport,
+};
+use crate::mirror::topic::MirrorState;
+use crate::seat::leader::LeaderReport;
+use crate::tail::Trouble;
+use crate::types::{LinkName, PartitionKey, TopicName};
+
+/// Between two reports.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Makes the reports of one link.
+#[derive(Debug)]
+pub struct Reporter {
+    /// The link.
+    pub link: LinkName,
+    /// What the topic task knows.
+    pub topics: watch::Receiver<Arc<TopicsStatus>>,
+    /// What the leader task knows.
+    pub led: watch::Receiver<Arc<LeaderReport>>,
+    /// Why partitions are kept from being led.
+    pub failures: watch::Receiver<Arc<BTreeMap<PartitionKey, Trouble>>>,
+    /// The destination.
+    pub image: watch::Receiver<Arc<Image>>,
+    /// Where reports go.
+    pub reports: watch::Sender<LinkReport>,
+}
+
+impl Reporter {
+    /// A link of which nothing is known.
+    pub fn unknown(link: &LinkName) -> LinkReport {
+        LinkReport {
+            name: link.to_string(),
+            state: LinkState::SourceUnavailable,
+            reason: Some(Reason::SourceUnreachable),
+            since: millis(SystemTime::now()),
+            topics: Vec::new(),
+        }
+    }
+
+    /// Reports until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut since: HashMap<TopicName, (MirrorState, Option<Reason>, i64)> = HashMap::new();
+        let mut interval = tokio::time::interval(INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = interval.tick() => {}
+            }
+            let mut topics = self.topics();
+            since.retain(|name, _| topics.iter().any(|topic| topic.topic == name.as_str()));
+            for topic in &mut topics {
+                let now = (topic.state, topic.reason, topic.since);
+                let known = since.entry(TopicName::from(topic.topic.as_str())).or_insert(now);
+                if (known.0, known.1) != (now.0, now.1) {
+                    *known = (now.0, now.1, millis(SystemTime::now()));
+                }
+                topic.since = known.2;
+            }
+            self.publish(topics);
+        }
+    }
+
+    fn publish(&self, topics: Vec<TopicReport>) {
+        let status = self.topics.borrow().clone();
+        let (state, reason) = match &status.source {
+            Some(trouble) if trouble.reason == Reason::SourceClusterIdChanged.name() => {
+                (LinkState::Failed, reason_named(trouble.reason))
+            }
+            Some(trouble) => (LinkState::SourceUnavailable, reason_named(trouble.reason)),
+            None if status.last_success.is_none() => (LinkState::SourceUnavailable, None),
+            None => (
+                LinkState::Active,
+                status.destination.as_ref().and_then(|t| reason_named(t.reason)),
+            ),
+        };
+        self.reports.send_modify(|report| {
+            if (report.state, report.reason) != (state, reason) {
+                report.since = millis(SystemTime::now());
+            }
+            report.state = state;
+            report.reason = reason;
+            report.topics = topics;
+        });
+    }
+
+    fn topics(&self) -> Vec<TopicReport> {
+        let image = self.image.borrow().clone();
+        let led = self.led.borrow().clone();
+        let failures = self.failures.borrow().clone();
+        let status = self.topics.borrow().clone();
+        let topics = status.topics.iter().map(|(name, status)| {
+            let topic = image.topic_named(name).filter(|_| status.state == TopicState::Active);
+            let partitions = topic.map(|topic| partitions(topic, &led, &failures));
+            topic_report(name, status, partitions.unwrap_or_default())
+        });
+        topics.collect()
+    }
+}
+
+fn topic_report(
+    name: &TopicName,
+    status: &TopicStatus,
+    partitions: Vec<PartitionReport>,
+) -> TopicReport {
+    let failed = partitions.iter().find(|partition| partition.state == PartitionState::Failed);
+    let (state, reason) = match (status.state, failed) {
+        (TopicState::Pending, _) => (MirrorState::Pending, status.reason.and_then(reason_named)),
+        (TopicState::Failed, _) => (MirrorState::Failed, status.reason.and_then(reason_named)),
+        (TopicState::Active, Some(partition)) => (MirrorState::Failed, partition.reason),
+        (TopicState::Active, None) => (MirrorState::Active, status.reason.and_then(reason_named)),
+    };
+    TopicReport {
+        topic: name.to_string(),
+        source_topic: status.source_name.to_string(),
+        state,
+        reason,
+        since: millis(status.since),
+        partitions,
+    }
+}
+
+fn partitions(
+    topic: &TopicImage,
+    led: &LeaderReport,
+    failures: &BTreeMap<PartitionKey, Trouble>,
+) -> Vec<PartitionReport> {
+    let reports = topic.partitions.iter().map(|(&partition, state)| {
+        let key = PartitionKey { topic: topic.id, partition };
+        led.get(&key).cloned().unwrap_or_else(|| {
+            let in_sync = state.in_sync.iter().map(|id| id.0).collect();
+            not_led(partition, failures.get(&key), in_sync)
+        })
+    });
+    reports.collect()
+}
+
+/// A partition that a real broker leads: readable and locked, but nothing new arrives.
+fn not_led(partition: i32, trouble: Option<&Trouble>, in_sync: Vec<i32>) -> PartitionReport {
+    let (state, reason) = match trouble {
+        Some(trouble) if trouble.is_retried() => {
+            (PartitionState::SourceUnavailable, trouble.reason())
+        }
+        Some(trouble) => (PartitionState::Failed, trouble.reason()),
+        None => (PartitionState::DestinationUnavailable, Reason::SeatFenced),
+    };
+    PartitionReport {
+        partition,
+        state,
+        reason: Some(reason),
+        leader_epoch: -1,
+        source_end_offset: None,
+        source_log_start_offset: None,
+        high_watermark: None,
+        log_end_offset: None,
+        lag_records: None,
+        lag_seconds: None,
+        bytes_total: 0,
+        records_total: 0,
+        batches_total: 0,
+        in_sync,
+    }
+}
+
+fn reason_named(name: &str) -> Option<Reason> {
+    Reason::ALL.iter().copied().find(|reason| reason.name() == name)
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
