@@ -4,4 +4,5 @@ mod support;
 
 mod kafka {
     mod harness;
+    mod verify;
 }

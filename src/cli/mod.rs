@@ -7,6 +7,7 @@ mod logging;
 mod run;
 mod status;
 mod table;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,6 +78,8 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Reads source and destination and compares them batch by batch; needs no daemon.
+    Verify(verify::Arguments),
     /// Prints a script that completes commands in a shell.
     Completions {
         /// The shell.
@@ -143,6 +146,7 @@ impl Command {
             Self::Run { config } => run::run(&config),
             Self::Check { config, offline } => check::check(&config, offline, global.output),
             Self::Status { watch } => status::status(global, watch),
+            Self::Verify(arguments) => verify::verify(&arguments, global.output),
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "lockstep", &mut script);

@@ -177,6 +177,13 @@ fn what_is_no_toml_is_refused_with_its_line() {
 }
 
 #[test]
+fn the_file_of_the_containers_is_good() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/lockstep.toml");
+    let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.links.len(), 1);
+}
+
+#[test]
 fn the_example_files_are_good_and_the_full_one_shows_the_defaults() {
     let config = |name: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
