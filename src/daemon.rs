@@ -1,1 +1,339 @@
 //! Builds the parts from a checked configuration, runs them and drains them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Backoff, ClientConfig, Cluster};
+use crate::config::Config;
+use crate::gateway::{self, ListenerName};
+use crate::image::{Delta, Image};
+use crate::link::{Link, LinkParts};
+use crate::seat::Seat;
+use crate::seat::controllers::Controllers;
+use crate::seat::destination::Destination;
+use crate::seat::error::SeatError;
+use crate::seat::heartbeat::{Standing, Wish};
+use crate::seat::isr::IsrTask;
+use crate::seat::leader::{
+    LeaderConfig, LeaderHandle, LeaderInputs, LeaderOutputs, LeaderTask, RefillTask,
+};
+use crate::seat::metadata::{MetadataLog, MetadataOutputs};
+use crate::seat::registration::{AdvertisedListener, Identity};
+use crate::seat::replica::Replicas;
+use crate::tail::Arrivals;
+use crate::tail::budget::MemoryBudget;
+use crate::types::{BrokerEpoch, Offset, Uuid};
+
+/// How long leadership may take to pass to others when we stop.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+/// Commands to the leader task under way.
+const COMMANDS: usize = 1024;
+/// Kafka's number for plaintext.
+const PLAINTEXT: i16 = 0;
+
+/// Runs the daemon until SIGTERM or SIGINT, or until something is wrong that only a person can mend.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_at_signal(stop.clone())?);
+    let Some(destination) = DestinationParts::find(&config, &stop).await? else { return Ok(()) };
+    let daemon = Daemon::start(&config, destination, &stop).await?;
+    daemon.run_until(stop).await
+}
+
+fn stop_at_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: handing leadership over first; a second signal ends at once");
+        stop.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("ending at once; the destination notices when our session times out");
+        std::process::abort();
+    })
+}
+
+/// The destination as it was found.
+struct DestinationParts {
+    cluster: Cluster,
+    facts: Destination,
+    controllers: Controllers,
+}
+
+impl DestinationParts {
+    /// Asks until the destination answers; `None` where we are stopped first.
+    async fn find(config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<Self>> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            let error = match Self::ask(config).await {
+                Ok(parts) => return Ok(Some(parts)),
+                Err(error) if error.is_final() => {
+                    return Err(error).context("join the destination");
+                }
+                Err(error) => error,
+            };
+            let wait = backoff.next();
+            tracing::warn!(%error, retry_in = ?wait, "destination cannot be reached; trying on");
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn ask(config: &Config) -> Result<Self, SeatError> {
+        let client = client_config(config);
+        let bootstrap = config.destination.bootstrap.clone();
+        let cluster =
+            Cluster::new(bootstrap.clone(), client.clone(), Some(config.daemon.broker_id));
+        let facts = Destination::ask(&cluster, &bootstrap, &client).await?;
+        let endpoints = if config.destination.controllers.is_empty() {
+            Controllers::discover(&cluster).await?
+        } else {
+            config.destination.controllers.clone()
+        };
+        tracing::info!(cluster_id = facts.cluster_id, controllers = ?endpoints, "destination found");
+        Ok(Self { cluster, facts, controllers: Controllers::new(endpoints, client) })
+    }
+}
+
+fn client_config(config: &Config) -> ClientConfig {
+    let client_id = format!("lockstep-{}", config.daemon.broker_id);
+    ClientConfig { client_id, ..ClientConfig::default() }
+}
+
+/// The running parts.
+struct Daemon {
+    seat: Seat,
+    metadata: MetadataLog,
+    wish: watch::Sender<Wish>,
+    /// Ends the listeners.
+    drained: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Daemon {
+    async fn start(
+        config: &Config,
+        destination: DestinationParts,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let identity = identity(config, &destination.facts);
+        let listeners = bind_all(config).await?;
+        let (image, image_seen) = watch::channel(Arc::<Image>::default());
+        let (applied, applied_seen) = watch::channel(Offset(-1));
+        let (is_current, is_current_seen) = watch::channel(false);
+        let (deltas, deltas_seen) = mpsc::unbounded_channel();
+        let (registration, registration_seen) = watch::channel(None);
+        let (standing, standing_seen) = watch::channel(None);
+        let (wish, wish_seen) = watch::channel(Wish::Serve);
+        let outputs = MetadataOutputs { image, deltas, applied, is_current };
+        let metadata = MetadataLog::new(
+            destination.controllers.clone(),
+            destination.facts.cluster_id.clone(),
+            outputs,
+        );
+        let seat = Seat {
+            identity,
+            controllers: destination.controllers.clone(),
+            heartbeat_interval: destination.facts.heartbeat_interval,
+            image: image_seen.clone(),
+            applied: applied_seen,
+            is_current: is_current_seen,
+            wish: wish_seen,
+            standing,
+            registration,
+        };
+        let seen =
+            Seen { image: image_seen, registration: registration_seen, standing: standing_seen };
+        let mut tasks = JoinSet::new();
+        let budget = MemoryBudget::new(config.daemon.memory_bytes);
+        let (leader, arrivals) =
+            start_leader(config, &destination, &seen, deltas_seen, &budget, &mut tasks);
+        let drained = start_gateway(config, &destination, &seen, &leader, listeners, &mut tasks);
+        start_links(config, &destination, &seen, &leader, &arrivals, &budget, stop, &mut tasks);
+        Ok(Self { seat, metadata, wish, drained, tasks })
+    }
+
+    /// Runs until told to stop, then hands leadership over, within a deadline.
+    async fn run_until(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut seat = std::pin::pin!(self.seat.run());
+        let mut metadata = std::pin::pin!(self.metadata.run());
+        let outcome = tokio::select! {
+            result = &mut seat => Some(result),
+            error = &mut metadata => Some(Err(error)),
+            () = stop.cancelled() => None,
+        };
+        if let Some(outcome) = outcome {
+            return outcome.context("keep the seat in the destination");
+        }
+        self.wish.send_replace(Wish::ShutDown);
+        tokio::select! {
+            result = &mut seat => result.context("leave the seat in the destination")?,
+            error = &mut metadata => return Err(error).context("leave the seat in the destination"),
+            () = tokio::time::sleep(SHUTDOWN_DEADLINE) => tracing::warn!(
+                deadline = ?SHUTDOWN_DEADLINE,
+                "leadership was not handed over in time; the destination moves it when our session ends"
+            ),
+        }
+        self.drained.cancel();
+        self.tasks.abort_all();
+        while self.tasks.join_next().await.is_some() {}
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// What everybody may watch.
+#[derive(Clone)]
+struct Seen {
+    image: watch::Receiver<Arc<Image>>,
+    registration: watch::Receiver<Option<BrokerEpoch>>,
+    #[allow(dead_code)]
+    standing: watch::Receiver<Option<Standing>>,
+}
+
+fn identity(config: &Config, facts: &Destination) -> Identity {
+    let id = config.daemon.broker_id;
+    let listeners = config.destination.listeners.iter().map(|listener| AdvertisedListener {
+        name: listener.name.clone(),
+        endpoint: listener.advertise.clone(),
+        security_protocol: PLAINTEXT,
+    });
+    Identity {
+        id,
+        cluster_id: facts.cluster_id.clone(),
+        incarnation: Uuid::new_v4(),
+        directory: Identity::directory_of(&facts.cluster_id, id),
+        listeners: listeners.collect(),
+    }
+}
+
+async fn bind_all(config: &Config) -> anyhow::Result<Vec<(String, TcpListener)>> {
+    let mut listeners = Vec::new();
+    for listener in &config.destination.listeners {
+        let bound = TcpListener::bind(listener.bind).await.with_context(|| {
+            format!("bind listener {} to {}: choose a free address", listener.name, listener.bind)
+        })?;
+        listeners.push((listener.name.clone(), bound));
+    }
+    Ok(listeners)
+}
+
+fn start_leader(
+    config: &Config,
+    destination: &DestinationParts,
+    seen: &Seen,
+    deltas: mpsc::UnboundedReceiver<(Arc<Image>, Delta)>,
+    budget: &MemoryBudget,
+    tasks: &mut JoinSet<()>,
+) -> (LeaderHandle, Arrivals) {
+    let seat = config.daemon.broker_id;
+    let (leader, commands) = LeaderHandle::new(COMMANDS);
+    let (arrivals, arrived) = crate::tail::exchange();
+    let (isr_requests, isr_requested) = mpsc::unbounded_channel();
+    let (isr_outcomes, isr_done) = mpsc::unbounded_channel();
+    let leader_config = LeaderConfig {
+        seat,
+        seats: BTreeSet::from([seat]),
+        lag_time: destination.facts.lag_time,
+        memory_bytes: config.daemon.memory_bytes,
+    };
+    let image = seen.image.borrow().clone();
+    let (report, _reported) = watch::channel(Arc::default());
+    let registration = seen.registration.clone();
+    let (refills, refills_wanted) = mpsc::unbounded_channel();
+    let (refilled, refills_done) = mpsc::unbounded_channel();
+    let outputs = LeaderOutputs { isr_requests, refills, report };
+    let task = LeaderTask::new(leader_config, image, registration, outputs);
+    let inputs = LeaderInputs {
+        commands,
+        deltas,
+        arrivals: arrived,
+        isr_outcomes: isr_done,
+        refilled: refills_done,
+    };
+    let refill = RefillTask {
+        destination: destination.cluster.clone(),
+        budget: budget.clone(),
+        requests: refills_wanted,
+        refilled,
+    };
+    tasks.spawn(refill.run());
+    tasks.spawn(task.run(inputs));
+    let isr = IsrTask {
+        seat,
+        registration: seen.registration.clone(),
+        image: seen.image.clone(),
+        controller: destination.controllers.connection(),
+        requests: isr_requested,
+        outcomes: isr_outcomes,
+    };
+    tasks.spawn(isr.run());
+    (leader, arrivals)
+}
+
+fn start_gateway(
+    config: &Config,
+    destination: &DestinationParts,
+    seen: &Seen,
+    leader: &LeaderHandle,
+    listeners: Vec<(String, TcpListener)>,
+    tasks: &mut JoinSet<()>,
+) -> CancellationToken {
+    let context = Arc::new(gateway::Context::new(
+        config.daemon.broker_id,
+        seen.image.clone(),
+        leader.clone(),
+        Replicas::new(leader.clone(), seen.image.clone()),
+        destination.facts.inter_broker_listener.clone(),
+        gateway::Limits::default(),
+    ));
+    // Not the daemon's own: followers and clients are served until leadership has passed on.
+    let stop = CancellationToken::new();
+    for (name, listener) in listeners {
+        let (context, stop) = (context.clone(), stop.clone());
+        tasks.spawn(gateway::serve_listener(listener, ListenerName(name), context, stop));
+    }
+    stop
+}
+
+fn start_links(
+    config: &Config,
+    destination: &DestinationParts,
+    seen: &Seen,
+    leader: &LeaderHandle,
+    arrivals: &Arrivals,
+    budget: &MemoryBudget,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) {
+    for link in &config.links {
+        let parts = LinkParts {
+            seat: config.daemon.broker_id,
+            registration: seen.registration.clone(),
+            image: seen.image.clone(),
+            leader: leader.clone(),
+            destination: destination.cluster.clone(),
+            replication_factor: destination.facts.replication_factor,
+            arrivals: arrivals.clone(),
+            budget: budget.clone(),
+            client: client_config(config),
+        };
+        tasks.spawn(Link::new(link.clone(), parts).run(stop.clone()));
+    }
+}

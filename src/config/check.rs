@@ -9,6 +9,7 @@ use super::raw::{RawDaemon, RawDestination, RawFile, RawLink, RawListener, RawSo
 use super::{Config, DaemonConfig, values};
 use crate::client::Endpoint;
 use crate::link::config::{LinkConfig, SourceConfig, TopicsConfig};
+use crate::mirror::filter::TopicFilter;
 use crate::seat::config::{DestinationConfig, ListenerConfig};
 use crate::tail::StartAt;
 use crate::types::BrokerId;
@@ -235,17 +236,31 @@ fn topics(raw: &RawTopics, findings: &mut Findings) -> Option<TopicsConfig> {
     let rename_prefix = findings.parse_or(raw.rename_prefix.as_ref(), String::new(), |text| {
         values::rename_prefix(text).map(|()| text.to_owned())
     });
-    let texts = |list: &Option<Vec<Placed<String>>>| {
-        let items = list.iter().flatten();
-        items.map(|item| item.value.clone()).collect::<Vec<_>>()
-    };
+    let include = patterns(&raw.include, findings);
+    let exclude = patterns(&raw.exclude, findings);
     Some(TopicsConfig {
-        include: texts(&raw.include),
-        exclude: texts(&raw.exclude),
+        include: include?,
+        exclude: exclude?,
         start: start?,
         replication_factor: replication_factor?,
         rename_prefix: rename_prefix?,
     })
+}
+
+/// Each pattern is tried by itself, so that a problem has its line.
+fn patterns(raw: &Option<Vec<Placed<String>>>, findings: &mut Findings) -> Option<Vec<String>> {
+    let checked: Vec<_> = raw
+        .iter()
+        .flatten()
+        .map(|one| {
+            let pattern = std::slice::from_ref(&one.value);
+            match TopicFilter::new(pattern, &[]) {
+                Ok(_) => Some(one.value.clone()),
+                Err(error) => findings.refuse(one, format!("{error}; correct it")),
+            }
+        })
+        .collect();
+    checked.into_iter().collect()
 }
 
 /// What several fields have to agree on.

@@ -90,8 +90,9 @@ fn values_are_checked_where_they_stand() {
         ("\"d1:9092\"", "\"d1\"", "5: destination.bootstrap_servers: \"d1\" is no address"),
         ("[\"s1:9092\"]", "[]", "link.source: `bootstrap_servers` is empty"),
         ("0.0.0.0:9192", "mirror1:9192", "bind: \"mirror1:9192\" is nothing to listen on"),
-        ("mirror1:9192", ":9192", "advertise: \":9192\" has no host"),
+        ("mirror1:9192", ":9192", "advertise: \":9192\" is no address"),
         ("mirror1:9192", "0.0.0.0:9192", "cannot be connected to"),
+        ("\"orders\"", "\"/(/\"", "14: link.topics.include: pattern /(/ is no usable"),
         ("\"east\"", "\"a/b\"", "link.name: \"a/b\" cannot be a link's name"),
         (
             "broker_id = 9001",
@@ -173,4 +174,20 @@ fn a_start_may_be_a_toml_time_and_connections_a_number() {
 fn what_is_no_toml_is_refused_with_its_line() {
     let complaint = complaint("[link.topics]", "[link.topics");
     assert!(complaint.starts_with("13: is not TOML:"), "{complaint}");
+}
+
+#[test]
+fn the_example_files_are_good_and_the_full_one_shows_the_defaults() {
+    let config = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+        Config::load(&path).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let (full, minimal) = (config("lockstep.toml"), config("minimal.toml"));
+    assert_eq!(full.daemon, minimal.daemon);
+    let (full, minimal) = (&full.links[0], &minimal.links[0]);
+    assert_eq!(full.configs_interval, minimal.configs_interval);
+    assert_eq!(full.source.connections_per_broker, minimal.source.connections_per_broker);
+    assert_eq!(full.topics.start, minimal.topics.start);
+    assert_eq!(full.topics.replication_factor, minimal.topics.replication_factor);
+    assert_eq!(full.topics.rename_prefix, minimal.topics.rename_prefix);
 }

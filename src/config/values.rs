@@ -49,18 +49,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 /// `"host:port"` of something to connect to.
 pub fn endpoint(text: &str) -> Result<Endpoint, String> {
-    let wrong = |what: &str| Err(format!("\"{text}\" {what}; write \"host:port\""));
-    let Ok(endpoint) = text.parse::<Endpoint>() else {
-        return wrong("is no address");
-    };
-    if endpoint.host.is_empty() {
-        return wrong("has no host");
-    }
-    if endpoint.port == 0 {
-        return wrong("has port 0");
-    }
-    if endpoint.host.contains(|c: char| c.is_whitespace() || "/,@".contains(c)) {
-        return wrong("has a host that no host can have");
+    let wrong = || format!("\"{text}\" is no address; write \"host:port\"");
+    let endpoint: Endpoint = text.parse().map_err(|_| wrong())?;
+    if endpoint.host.contains(['/', ',', '@']) {
+        return Err(wrong());
     }
     Ok(endpoint)
 }

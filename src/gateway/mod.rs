@@ -1,1 +1,277 @@
-//! Clients that reach us because we lead.
+//! Clients that reach us because we lead: each client connection is relayed to one real broker at the
+//! same listener, frame by frame, and what only a leader can answer is answered here. Followers, who
+//! come to the same port, are handed to the seat.
+//!
+//! [`classify`] has the table of what is answered, [`answers`] the answers, [`connection`] the order.
+
+mod answers;
+mod backend;
+mod classify;
+mod complaints;
+mod connection;
+mod requests;
+mod standing;
+mod transport;
+mod versions;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use self::complaints::Complaints;
+use self::connection::{ConnectionError, Entry};
+use crate::image::Image;
+use crate::seat::leader::LeaderHandle;
+use crate::seat::replica::{Replicas, is_replica_frame};
+use crate::types::BrokerId;
+use crate::wire::frame::{LENGTH_BYTES, RequestPrefix, frame_length};
+use crate::wire::shape::check_request;
+
+/// Pause after a failed accept: mostly the process is out of file descriptors for a moment.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections of one listener that have not sent their first request yet; more wait in the backlog.
+const NEWCOMERS_MAX: usize = 256;
+/// Questions to brokers on clients' behalf at the same time, each on a connection of its own.
+const ASKS_MAX: usize = 64;
+/// Requests up to this size are read without asking the budget.
+const SMALL_FRAME_BYTES: usize = 64 << 10;
+/// Unit of the budget for large requests.
+const BUDGET_UNIT_BYTES: usize = 1 << 10;
+
+/// Name of a listener, here and at the real brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerName(pub String);
+
+/// What the gateway allows.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Client connections per listener; one more is closed as soon as it has shown not to be a
+    /// follower's. Followers do not count.
+    pub connections: usize,
+    /// Largest request of a client that is known.
+    pub frame_bytes: usize,
+    /// Largest request of a client that has not finished its first exchange, or not proved itself.
+    pub newcomer_frame_bytes: usize,
+    /// Bytes of large requests that we hold at the same time in order to answer them; more wait.
+    pub held_bytes: usize,
+    /// Answers under way per connection; then no more is read from it.
+    pub pending_answers: usize,
+    /// How long a connection may take for its first request.
+    pub first_request: Duration,
+    /// A connection without requests and without answers under way is closed after this.
+    pub idle: Duration,
+    /// How long answers under way may take when the gateway stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            frame_bytes: 100 << 20,
+            newcomer_frame_bytes: 64 << 10,
+            held_bytes: 128 << 20,
+            pending_answers: 64,
+            first_request: Duration::from_secs(30),
+            idle: Duration::from_secs(600),
+            drain: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What all listeners and connections share.
+#[derive(Debug)]
+pub struct Context {
+    broker_id: BrokerId,
+    image: watch::Receiver<Arc<Image>>,
+    leader: LeaderHandle,
+    replicas: Replicas,
+    inter_broker_listener: String,
+    limits: Limits,
+    connections: AtomicU64,
+    held: Arc<Semaphore>,
+    asks: Semaphore,
+    complaints: Complaints,
+}
+
+impl Context {
+    /// The context of the seat `broker_id`.
+    pub fn new(
+        broker_id: BrokerId,
+        image: watch::Receiver<Arc<Image>>,
+        leader: LeaderHandle,
+        replicas: Replicas,
+        inter_broker_listener: String,
+        limits: Limits,
+    ) -> Self {
+        let held = Arc::new(Semaphore::new(limits.held_bytes / BUDGET_UNIT_BYTES));
+        Self {
+            broker_id,
+            image,
+            leader,
+            replicas,
+            inter_broker_listener,
+            limits,
+            connections: AtomicU64::new(0),
+            held,
+            asks: Semaphore::new(ASKS_MAX),
+            complaints: Complaints::default(),
+        }
+    }
+
+    /// Room for a request of `bytes`, where it is large; waits until there is some.
+    async fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        if bytes <= SMALL_FRAME_BYTES {
+            return None;
+        }
+        let units = bytes.min(self.limits.held_bytes) / BUDGET_UNIT_BYTES;
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        // The budget is never closed.
+        self.held.clone().acquire_many_owned(units).await.ok()
+    }
+}
+
+/// Accepts connections until `stop`, then lets answers under way finish.
+pub async fn serve_listener(
+    listener: TcpListener,
+    name: ListenerName,
+    context: Arc<Context>,
+    stop: CancellationToken,
+) {
+    let newcomers = Arc::new(Semaphore::new(NEWCOMERS_MAX));
+    let clients = Arc::new(Semaphore::new(context.limits.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_ended) = connections.join_next() => continue,
+            accepted = accept(&listener, &newcomers) => accepted,
+        };
+        match stream {
+            Ok((stream, newcomer)) => {
+                let port = Port {
+                    listener: name.0.clone(),
+                    context: context.clone(),
+                    clients: clients.clone(),
+                    stop: stop.clone(),
+                };
+                connections.spawn(port.serve(stream, newcomer));
+            }
+            Err(error) => {
+                context.complaints.say(|more| {
+                    tracing::warn!(listener = %name.0, %error, more, "cannot accept a connection");
+                });
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept(
+    listener: &TcpListener,
+    newcomers: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = newcomers.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _peer) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+/// One listener as its connections see it.
+struct Port {
+    listener: String,
+    context: Arc<Context>,
+    clients: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl Port {
+    async fn serve(self, stream: TcpStream, newcomer: OwnedSemaphorePermit) {
+        let stopped = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(self.context.limits.drain).await;
+        };
+        let served = tokio::select! {
+            served = Box::pin(self.sort(stream, newcomer)) => served,
+            () = stopped => Ok(()),
+        };
+        let Err(error) = served else { return };
+        if error.is_ordinary() {
+            tracing::debug!(listener = %self.listener, %error, "client connection ended");
+        } else {
+            self.context.complaints.say(|more| {
+                tracing::warn!(listener = %self.listener, %error, more, "client connection closed");
+            });
+        }
+    }
+
+    /// Followers to the seat, everybody else to a real broker.
+    async fn sort(
+        &self,
+        stream: TcpStream,
+        newcomer: OwnedSemaphorePermit,
+    ) -> Result<(), ConnectionError> {
+        let context = &self.context;
+        let mut transport = transport::accepted(stream).map_err(ConnectionError::Client)?;
+        let is_inter_broker = self.listener == context.inter_broker_listener;
+        let reading = first_frame(&mut transport, context, is_inter_broker);
+        let first = timeout(context.limits.first_request, reading)
+            .await
+            .map_err(|_elapsed| ConnectionError::Silent)??;
+        drop(newcomer);
+        let request = first.slice(LENGTH_BYTES..);
+        // The check comes first: nothing of a stranger's is decoded without it.
+        if is_inter_broker && check_request(&request).is_ok() && is_replica_frame(&request) {
+            drop(first);
+            context.replicas.serve(transport, request).await;
+            return Ok(());
+        }
+        let _client = self
+            .clients
+            .try_acquire()
+            .map_err(|_full| ConnectionError::TooMany(context.limits.connections))?;
+        let entry = Entry {
+            context: context.clone(),
+            listener: self.listener.clone(),
+            connection: context.connections.fetch_add(1, Ordering::Relaxed),
+            stop: self.stop.clone(),
+        };
+        connection::serve(transport, first, entry).await
+    }
+}
+
+/// The first request, with its length: small, unless it may be a follower's.
+async fn first_frame(
+    transport: &mut transport::Transport,
+    context: &Context,
+    is_inter_broker: bool,
+) -> Result<Bytes, ConnectionError> {
+    let mut head = BytesMut::zeroed(LENGTH_BYTES + 8);
+    transport.read_exact(&mut head).await.map_err(ConnectionError::Client)?;
+    let prefix = RequestPrefix::peek(&Bytes::copy_from_slice(&head[LENGTH_BYTES..]));
+    let may_replicate =
+        is_inter_broker && prefix.is_some_and(|prefix| classify::opens_replication(prefix.api_key));
+    let limit = if may_replicate {
+        context.limits.frame_bytes
+    } else {
+        context.limits.newcomer_frame_bytes
+    };
+    let mut length = [0; LENGTH_BYTES];
+    (&head[..LENGTH_BYTES]).copy_to_slice(&mut length);
+    let length = frame_length(length, limit)?;
+    // A request has at least the eight bytes that were read with the length.
+    let rest = length.checked_sub(8).ok_or(ConnectionError::Short)?;
+    let _room = context.hold(rest).await;
+    let frame = backend::read_bytes(transport, head, rest).await;
+    Ok(frame.map_err(ConnectionError::Client)?.freeze())
+}

@@ -6,6 +6,7 @@
 mod apply;
 mod delta;
 mod error;
+mod layouts;
 mod reader;
 mod records;
 mod replay;
@@ -79,7 +80,8 @@ impl Image {
         self.topic(key.topic)?.partitions.get(&key.partition)
     }
 
-    /// The settings of a topic that differ from the cluster's; `None` where none does.
+    /// The settings of a topic that differ from the cluster's; `None` where none does. A snapshot
+    /// may also hold those of a topic that is gone: 4.3.1 forgets to drop them.
     pub fn topic_config(&self, name: &TopicName) -> Option<&BTreeMap<String, String>> {
         self.topic_configs.get(name).map(Arc::as_ref)
     }

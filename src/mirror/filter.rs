@@ -145,8 +145,8 @@ impl TopicFilter {
     /// A filter from patterns as written in the configuration: a literal name, `prefix*`, or
     /// `/regex/`, which has to match the whole name.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, FilterError> {
-        let parse = |patterns: &[String]| -> Result<Vec<Pattern>, FilterError> {
-            patterns.iter().map(|p| Pattern::parse(p)).collect()
+        let parse = |patterns: &[String]| -> Result<Vec<_>, FilterError> {
+            patterns.iter().map(|text| Pattern::parse(text)).collect()
         };
         Ok(Self { include: parse(include)?, exclude: parse(exclude)? })
     }

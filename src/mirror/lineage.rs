@@ -22,7 +22,7 @@ pub struct HistoryError {
     pub last: Option<EpochStart>,
 }
 
-/// Leader epochs of a destination partition in order; both epochs and starts rise.
+/// Leader epochs of a destination partition in order; epochs rise, starts do not fall.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EpochHistory {
     starts: Vec<EpochStart>,
@@ -38,19 +38,13 @@ impl EpochHistory {
         Ok(history)
     }
 
-    /// Begins a new epoch. Epochs in which nothing was appended are dropped, as stock logs do: the
-    /// newest epoch that starts at an offset owns it.
+    /// Begins a new epoch. An epoch in which nothing was appended is kept, although stock logs
+    /// forget it: the broker that led in it names it as the epoch of its log's end.
     pub fn push(&mut self, step: EpochStart) -> Result<(), HistoryError> {
-        if let Some(&last) = self.starts.last()
-            && (step.epoch <= last.epoch || step.start < last.start)
-        {
-            return Err(HistoryError { step, last: Some(last) });
-        }
-        if step.epoch < LeaderEpoch(0) || step.start < Offset::ZERO {
-            return Err(HistoryError { step, last: self.starts.last().copied() });
-        }
-        while self.starts.last().is_some_and(|last| last.start == step.start) {
-            self.starts.pop();
+        let last = self.starts.last().copied();
+        let follows = last.is_none_or(|last| step.epoch > last.epoch && step.start >= last.start);
+        if !follows || step.epoch < LeaderEpoch(0) || step.start < Offset::ZERO {
+            return Err(HistoryError { step, last });
         }
         self.starts.push(step);
         Ok(())
@@ -102,8 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_without_batches_gives_way_to_the_next() {
-        assert_eq!(history(&[(0, 0), (3, 0), (5, 0)]), history(&[(5, 0)]));
+    fn an_epoch_without_batches_owns_no_offset_but_is_known() {
+        let history = history(&[(0, 0), (3, 100), (5, 100)]);
+        assert_eq!(history.epoch_of(Offset(99)), Some(LeaderEpoch(0)));
+        assert_eq!(history.epoch_of(Offset(100)), Some(LeaderEpoch(5)));
+        let end = history.end_of(LeaderEpoch(3), Offset(200)).unwrap();
+        assert_eq!((end.epoch, end.offset), (LeaderEpoch(3), Offset(100)));
     }
 
     #[test]

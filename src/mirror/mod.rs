@@ -4,3 +4,8 @@ pub mod filter;
 pub mod follower;
 pub mod lineage;
 pub mod partition;
+pub mod placement;
+pub mod report;
+pub mod topic;
+pub mod topic_configs;
+pub mod topic_plan;

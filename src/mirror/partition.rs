@@ -234,14 +234,17 @@ impl Leadership {
         if fetch.offset < in_memory_from { Verdict::Refill } else { Verdict::Serve }
     }
 
-    /// Whether the follower's last batch is of an epoch that, as we know it, ended before.
+    /// Whether the follower's last batch is of an epoch that, as we know it, ended before. A
+    /// broker that led for a moment without a batch names an epoch that its followers never heard
+    /// of: an in-sync replica is believed there, for its log is the copy.
     fn diverges(&self, fetch: FollowerFetch) -> bool {
         if fetch.last_fetched_epoch == LeaderEpoch::UNKNOWN {
             return false;
         }
         match self.history.end_of(fetch.last_fetched_epoch, self.log_end) {
-            Some(end) => end.epoch < fetch.last_fetched_epoch || end.offset < fetch.offset,
-            None => true,
+            Some(end) if end.offset < fetch.offset => true,
+            Some(end) if end.epoch == fetch.last_fetched_epoch => false,
+            _ => !self.assignment.in_sync.contains(&fetch.broker),
         }
     }
 
@@ -424,6 +427,12 @@ impl Leadership {
     /// Log ends of the real replicas, where they have fetched.
     pub fn followers(&self) -> impl Iterator<Item = (BrokerId, Option<Offset>)> {
         self.followers.iter().map(|(&id, follower)| (id, follower.log_end()))
+    }
+
+    /// Whether a follower has fetched lately.
+    pub fn is_alive(&self, id: BrokerId, now: Duration) -> bool {
+        const LATELY: Duration = Duration::from_secs(5);
+        self.followers.get(&id).and_then(|f| f.silent_for(now)).is_some_and(|s| s < LATELY)
     }
 
     /// In-sync replicas that have disks.

@@ -25,8 +25,8 @@ pub struct Destination {
     pub session_timeout: Duration,
     /// `replica.lag.time.max.ms`.
     pub lag_time: Duration,
-    /// `inter.broker.listener.name`, where it is set.
-    pub inter_broker_listener: Option<String>,
+    /// `inter.broker.listener.name`: where replicas fetch from us.
+    pub inter_broker_listener: String,
     /// `default.replication.factor`.
     pub replication_factor: usize,
 }
@@ -55,7 +55,12 @@ impl Destination {
             heartbeat_interval: millis("broker.heartbeat.interval.ms", 2_000),
             session_timeout: millis("broker.session.timeout.ms", 9_000),
             lag_time: millis("replica.lag.time.max.ms", 30_000),
-            inter_broker_listener: settings.get("inter.broker.listener.name").cloned(),
+            // Where no name is set the listener is called as its security protocol.
+            inter_broker_listener: settings
+                .get("inter.broker.listener.name")
+                .or_else(|| settings.get("security.inter.broker.protocol"))
+                .cloned()
+                .unwrap_or_else(|| "PLAINTEXT".to_owned()),
             replication_factor: settings
                 .get("default.replication.factor")
                 .and_then(|value| value.parse().ok())

@@ -31,7 +31,7 @@ const STALE_BROKER_EPOCH: i16 = 77;
 
 /// A request of a follower.
 #[derive(Debug)]
-pub(super) enum ReplicaRequest {
+enum ReplicaRequest {
     Fetch(FetchRequest),
     ListOffsets(ListOffsetsRequest),
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
@@ -39,7 +39,7 @@ pub(super) enum ReplicaRequest {
 
 /// A follower's connection broke the rules; it is closed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReplicaError {
+enum ReplicaError {
     #[error("connection ended: {0}")]
     Io(#[from] std::io::Error),
     #[error(transparent)]

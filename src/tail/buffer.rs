@@ -80,6 +80,13 @@ impl Buffer {
         self.bytes
     }
 
+    /// Greatest timestamp of what arrived together with the batch at `offset`, in milliseconds
+    /// since 1970.
+    pub fn timestamp_at(&self, offset: Offset) -> Option<i64> {
+        let at = self.chunks.partition_point(|chunk| chunk.next_offset() <= offset);
+        self.chunks.get(at).map(|chunk| chunk.max_timestamp)
+    }
+
     /// Appends what arrived; the caller made sure that it follows `end`.
     pub fn push(&mut self, chunk: Chunk) {
         debug_assert!(chunk.next_offset() > self.end);

@@ -7,6 +7,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::buffer::Chunk;
 use crate::mirror::lineage::EpochHistory;
+use crate::mirror::report::Reason;
 use crate::types::{LinkName, Offset, OffsetAndEpoch, PartitionKey, TopicId, TopicPartition};
 
 /// Arrivals under way between source and seat; each is at most one answer of the source, and the
@@ -104,6 +105,27 @@ pub enum Trouble {
     },
     /// The principal may not read the topic; it is retried for ever.
     Unauthorized(String),
+}
+
+impl Trouble {
+    /// The reason that users see.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Unavailable(_) => Reason::SourceUnreachable,
+            Self::Unauthorized(_) => Reason::SourceAuthorizationFailed,
+            Self::TopicDeleted => Reason::SourceTopicDeleted,
+            Self::TopicIdChanged => Reason::SourceTopicIdChanged,
+            Self::Truncated { .. } => Reason::SourceTruncated,
+            Self::Gap { .. } => Reason::SourceGap,
+            Self::Corrupt { .. } => Reason::CorruptBatch,
+            Self::Format { .. } => Reason::UnsupportedMessageFormat,
+        }
+    }
+
+    /// Whether it is retried for ever; all else needs a decision.
+    pub fn is_retried(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Unauthorized(_))
+    }
 }
 
 /// What arrived for one partition.

@@ -10,7 +10,8 @@ use crate::types::{LeaderEpoch, Offset};
 pub const HEADER_BYTES: usize = 61;
 /// Bytes of base offset and length, which the length does not count.
 const LOG_OVERHEAD: usize = 12;
-const LEADER_EPOCH: std::ops::Range<usize> = 12..16;
+/// Where the leader epoch stands; outside the checksum.
+pub const LEADER_EPOCH: std::ops::Range<usize> = 12..16;
 const MAGIC: usize = 16;
 const CHECKSUMMED_FROM: usize = 21;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;

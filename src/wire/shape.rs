@@ -200,7 +200,7 @@ const FETCH: Shape = Shape {
 
 const LIST_OFFSETS: Shape = Shape {
     key: 2,
-    versions: (1, 10),
+    versions: (1, 11), // 11 has the bytes of 10, and followers send it
     flexible: 6,
     parts: &[
         all(Fixed(4)),

@@ -123,7 +123,7 @@ pub fn start_tool(dist: &Dist, main_class: &str, arguments: &[&str]) -> Result<B
 /// | `keys` 0 | how many different keys; 0: none |
 /// | `headers` 0 | headers of each record; names repeat, every third value is null |
 /// | `null-values` 0 | every n-th value is null |
-/// | `timestamp` `now` | or milliseconds since 1970 of record 0; each record one later |
+/// | `timestamp` `now` | or milliseconds since 1970 of record 0; each record one later; for the future the topic needs `message.timestamp.after.max.ms` (3.6+) |
 /// | `compression` `none` | `gzip`, `snappy`, `lz4`, `zstd` |
 /// | `acks` `all` | |
 /// | `flush` | flush after every n records: more and smaller batches |

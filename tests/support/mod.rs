@@ -8,6 +8,7 @@
 
 pub mod cluster;
 pub mod compare;
+pub mod daemon;
 pub mod dist;
 pub mod eventually;
 pub mod java;

@@ -52,6 +52,6 @@ pub fn scenario(name: &str, body: impl FnOnce(&Workspace) -> Result<()>) {
         outcome
     });
     if let Err(error) = outcome {
-        panic!("{name}: {error:?}");
+        panic!("{name}: {error:#}");
     }
 }

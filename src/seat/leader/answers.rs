@@ -3,8 +3,10 @@
 
 use super::handle::{About, PartitionAnswer, Question, QuestionAnswer};
 use super::led::Led;
+use super::refill::RefillRequest;
 use super::sessions::Asked;
 use crate::mirror::partition::{FollowerFetch, Refusal, Verdict};
+use crate::tail::buffer::Buffer;
 use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, PartitionKey};
 
 /// A follower refuses one append that spans 2^31 offsets; half of it leaves room for a batch that
@@ -38,6 +40,8 @@ pub enum Piece {
     Nothing,
     /// There are records, but no room for them in this answer.
     NoRoom,
+    /// Nothing to say before batches were read from another replica.
+    Refill(RefillRequest),
 }
 
 /// The answer for one partition that we lead.
@@ -49,19 +53,28 @@ pub fn piece(
     limits: Limits,
 ) -> Piece {
     match led.leadership.verdict(fetch, led.in_memory_from()) {
-        Verdict::Serve => serve(led, asked, key, limits),
-        Verdict::NotYet | Verdict::Refill if limits.is_full => Piece::Answer(refused(key, NOT_NOW)),
-        Verdict::NotYet | Verdict::Refill => Piece::Nothing,
+        Verdict::Serve => serve(led, led.buffer(), asked, key, limits),
+        Verdict::Refill => match led.refills.buffer(fetch.broker, asked.offset) {
+            Some(buffer) => serve(led, Some(buffer), asked, key, limits),
+            None => match led.refill_request(fetch.broker, asked.offset) {
+                Some(request) => Piece::Refill(request),
+                None => not_now(key, limits),
+            },
+        },
+        Verdict::NotYet => not_now(key, limits),
         // A mere difference of epochs heals with the follower's next metadata.
         Verdict::Refuse(Refusal::OtherEpoch | Refusal::NotAReplica) => {
             Piece::Answer(refused(key, NOT_LEADER))
         }
         Verdict::Refuse(refusal) => {
-            tracing::warn!(
-                topic = %led.mirror().name, partition = key.partition, broker = %fetch.broker,
-                offset = %fetch.offset, ?refusal,
-                "replica does not fit the copy; it is not served, and nothing of it is cut"
-            );
+            if led.note_refusal(fetch.broker, refusal) {
+                tracing::warn!(
+                    link = %led.mirror().link, topic = %led.mirror().name,
+                    partition = key.partition, broker = %fetch.broker, offset = %fetch.offset,
+                    last_fetched_epoch = %fetch.last_fetched_epoch, ?refusal,
+                    "replica does not fit the copy; it is not served, and nothing of it is cut"
+                );
+            }
             Piece::Answer(refused(key, NOT_LEADER))
         }
         Verdict::Jump => Piece::Answer(refused(key, OUT_OF_RANGE)),
@@ -73,10 +86,20 @@ pub fn refused(key: PartitionKey, error: i16) -> PartitionAnswer {
     PartitionAnswer { key, error, high_watermark: None, log_start: None, records: Vec::new() }
 }
 
-fn serve(led: &Led, asked: &Asked, key: PartitionKey, limits: Limits) -> Piece {
+fn not_now(key: PartitionKey, limits: Limits) -> Piece {
+    if limits.is_full { Piece::Answer(refused(key, NOT_NOW)) } else { Piece::Nothing }
+}
+
+fn serve(
+    led: &Led,
+    buffer: Option<&Buffer>,
+    asked: &Asked,
+    key: PartitionKey,
+    limits: Limits,
+) -> Piece {
     let room = asked.max_bytes.min(led.mirror().segment_bytes).min(limits.bytes_left);
     let max_end = Offset(asked.offset.0.saturating_add(MAX_OFFSET_SPAN));
-    let slice = led.buffer().and_then(|buffer| buffer.read(asked.offset, room, max_end));
+    let slice = buffer.and_then(|buffer| buffer.read(asked.offset, room, max_end));
     let (records, follower_end, size) = match slice {
         Some(slice) if slice.size <= room || limits.is_first => {
             (slice.bytes, slice.next_offset, slice.size)

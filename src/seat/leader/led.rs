@@ -1,13 +1,14 @@
 //! One mirror partition that we lead: the decisions of [`Leadership`], the batches in memory, and
 //! the reading of the source that feeds them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::handle::{Adoption, LedPartition, MirrorTopic};
+use super::refill::{RefillRequest, Refills};
 use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError};
-use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership};
+use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership, Refusal};
 use crate::tail::buffer::Buffer;
 use crate::tail::{Arrival, ArrivalKind, Bounds, Follow, Room, StartAt, Trouble};
 use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, PartitionKey, TopicPartition};
@@ -37,8 +38,14 @@ pub struct Led {
     reading: Option<Reading>,
     /// What the source said last of its log.
     pub bounds: Option<Bounds>,
+    /// Replicas that are behind what is in memory.
+    pub refills: Refills,
+    /// Why replicas are not served, as it was logged.
+    refusals: HashMap<BrokerId, Refusal>,
     /// Why nothing arrives, where that is so.
     pub trouble: Option<Trouble>,
+    /// Since when something at the source is not readable here.
+    pub behind_since: Option<Instant>,
     /// Totals.
     pub passed: Passed,
     memory_limit: usize,
@@ -89,7 +96,10 @@ impl Led {
             source_epoch: LeaderEpoch::UNKNOWN,
             reading: None,
             bounds: None,
+            refills: Refills::default(),
+            refusals: HashMap::new(),
             trouble: None,
+            behind_since: None,
             passed: Passed::default(),
             memory_limit: usize::MAX,
         }
@@ -238,7 +248,7 @@ impl Led {
 
     /// Whether the source said something after which nothing more may be read without a decision.
     pub fn is_stopped(&self) -> bool {
-        !matches!(self.trouble, None | Some(Trouble::Unavailable(_) | Trouble::Unauthorized(_)))
+        self.trouble.as_ref().is_some_and(|trouble| !trouble.is_retried())
     }
 
     /// Forgets batches that every follower which counts has: the in-sync ones always, the others
@@ -263,6 +273,52 @@ impl Led {
             if let Some(reading) = &self.reading {
                 reading.room.set_limit(bytes);
             }
+        }
+    }
+
+    /// What to ask for a replica that ends below what is in memory, where that is due: another
+    /// in-sync replica has it.
+    pub fn refill_request(&mut self, behind: BrokerId, offset: Offset) -> Option<RefillRequest> {
+        let has_more = |id: &BrokerId| {
+            let mut followers = self.leadership.followers();
+            *id != behind && followers.any(|(of, end)| of == *id && end > Some(offset))
+        };
+        let from = self.leadership.in_sync_real().find(has_more)?;
+        self.refills.must_ask(behind).then(|| RefillRequest {
+            key: self.key,
+            topic: self.mirror.name.clone(),
+            behind,
+            from,
+            offset,
+        })
+    }
+
+    /// Forgets what is held for replicas that have caught up or fallen silent.
+    pub fn tidy_refills(&mut self, now: Duration) {
+        let from = self.in_memory_from();
+        let needed = |id| {
+            self.leadership.is_alive(id, now)
+                && self.leadership.followers().any(|(of, end)| of == id && end < Some(from))
+        };
+        let idle: Vec<_> = self.refills.replicas().filter(|&id| !needed(id)).collect();
+        for id in idle {
+            self.refills.forget(id);
+        }
+    }
+
+    /// Notes why a replica is not served; whether that is news.
+    pub fn note_refusal(&mut self, broker: BrokerId, refusal: Refusal) -> bool {
+        self.refusals.insert(broker, refusal) != Some(refusal)
+    }
+
+    /// Notes whether the copy is behind the source.
+    pub fn note_lag(&mut self) {
+        let ours = self.leadership.high_watermark();
+        let is_behind = self.bounds.is_some_and(|b| ours.is_none_or(|hw| hw < b.high_watermark));
+        if !is_behind {
+            self.behind_since = None;
+        } else if self.behind_since.is_none() {
+            self.behind_since = Some(Instant::now());
         }
     }
 

@@ -3,6 +3,8 @@
 mod answers;
 mod handle;
 mod led;
+mod refill;
+mod report;
 mod roles;
 mod sessions;
 mod task;
@@ -11,4 +13,6 @@ pub use handle::{
     About, Adoption, Command, FetchedPartition, FollowerAnswer, FollowerRequest, LeaderHandle,
     LedPartition, MirrorTopic, PartitionAnswer, Question, QuestionAnswer,
 };
-pub use task::{LeaderConfig, LeaderInputs, LeaderTask};
+pub use refill::RefillTask;
+pub use report::LeaderReport;
+pub use task::{LeaderConfig, LeaderInputs, LeaderOutputs, LeaderTask};

@@ -13,6 +13,8 @@ use super::handle::{
     Adoption, Command, FollowerAnswer, FollowerRequest, MirrorTopic, Question, QuestionAnswer,
 };
 use super::led::Led;
+use super::refill::{RefillRequest, Refilled};
+use super::report::{LeaderReport, report};
 use super::roles::Birth;
 use super::sessions::{Asked, SessionError, SessionId, Sessions};
 use crate::image::{Delta, Image};
@@ -50,6 +52,19 @@ pub struct LeaderInputs {
     pub arrivals: mpsc::Receiver<Arrival>,
     /// What became of changes of in-sync replicas.
     pub isr_outcomes: mpsc::UnboundedReceiver<IsrOutcome>,
+    /// What was read for replicas that are behind.
+    pub refilled: mpsc::UnboundedReceiver<Refilled>,
+}
+
+/// Everything that the task tells others.
+#[derive(Debug)]
+pub struct LeaderOutputs {
+    /// Changes of in-sync replicas that are wanted.
+    pub isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
+    /// Batches that are wanted for replicas that are behind.
+    pub refills: mpsc::UnboundedSender<RefillRequest>,
+    /// How the partitions are.
+    pub report: watch::Sender<Arc<LeaderReport>>,
 }
 
 #[derive(Debug)]
@@ -82,6 +97,8 @@ pub struct LeaderTask {
     /// Sessions with something new since they were answered last.
     stirred: HashSet<SessionId>,
     pub(super) isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
+    refills: mpsc::UnboundedSender<RefillRequest>,
+    report: watch::Sender<Arc<LeaderReport>>,
     generation: u64,
     started: Instant,
 }
@@ -92,7 +109,7 @@ impl LeaderTask {
         config: LeaderConfig,
         image: Arc<Image>,
         registration: watch::Receiver<Option<BrokerEpoch>>,
-        isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
+        outputs: LeaderOutputs,
     ) -> Self {
         Self {
             config,
@@ -107,7 +124,9 @@ impl LeaderTask {
             sessions: Sessions::default(),
             parked: HashMap::new(),
             stirred: HashSet::new(),
-            isr_requests,
+            isr_requests: outputs.isr_requests,
+            refills: outputs.refills,
+            report: outputs.report,
             generation: 0,
             started: Instant::now(),
         }
@@ -128,6 +147,7 @@ impl LeaderTask {
                 Some((image, delta)) = inputs.deltas.recv() => self.on_image(image, &delta),
                 Some(arrival) = inputs.arrivals.recv() => self.on_arrival(arrival),
                 Some(outcome) = inputs.isr_outcomes.recv() => self.on_isr_outcome(&outcome),
+                Some(refilled) = inputs.refilled.recv() => self.on_refilled(refilled),
                 _ = tick.tick() => self.on_tick(),
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -349,7 +369,7 @@ impl LeaderTask {
         let broker = session.broker;
         let mut limits =
             Limits { bytes_left: parked.max_bytes, is_first: true, is_full: parked.is_full };
-        let mut answers = Vec::new();
+        let mut answers: Vec<super::PartitionAnswer> = Vec::new();
         let mut without_room = Vec::new();
         for _ in 0..session.ready_count() {
             let Some((key, asked)) = session.next_ready() else { break };
@@ -369,6 +389,12 @@ impl LeaderTask {
                     answers.push(answer);
                 }
                 Piece::Nothing => {}
+                Piece::Refill(request) => {
+                    let _stopped = self.refills.send(request);
+                    if limits.is_full {
+                        answers.push(answers::refused(key, NOT_NOW));
+                    }
+                }
                 Piece::NoRoom => without_room.push(key),
             }
         }
@@ -391,6 +417,17 @@ impl LeaderTask {
         }
     }
 
+    fn on_refilled(&mut self, refilled: Refilled) {
+        if let Some(led) = self.led.get_mut(&refilled.key) {
+            let has_more = refilled.chunk.is_some();
+            led.refills.on_refilled(refilled.behind, refilled.chunk);
+            // Without, the next tick asks again.
+            if has_more {
+                self.mark(refilled.key);
+            }
+        }
+    }
+
     fn on_isr_outcome(&mut self, outcome: &IsrOutcome) {
         let Some(led) = self.led.get_mut(&outcome.key) else { return };
         let is_current = led.leadership.assignment().leader_epoch == outcome.leader_epoch;
@@ -406,7 +443,21 @@ impl LeaderTask {
         let keys: Vec<_> = self.led.keys().copied().collect();
         for key in keys {
             self.read_on(key);
+            if self.led.get(&key).is_some_and(|led| led.refills.replicas().next().is_some()) {
+                self.mark(key);
+            }
         }
+        self.publish_report();
+    }
+
+    fn publish_report(&mut self) {
+        let now = self.now();
+        let reports = self.led.iter_mut().map(|(&key, led)| {
+            led.note_lag();
+            led.tidy_refills(now);
+            (key, report(led, key))
+        });
+        self.report.send_replace(Arc::new(reports.collect()));
     }
 
     /// Partitions that an incremental request leaves out are where they were.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::dist::Dist;
 use super::eventually::eventually;
-use super::judge::Judge;
+use super::judge::{Judge, NewTopic};
 use super::process::Supervised;
 use super::workspace::Workspace;
 pub use spec::{CONTROLLER_LISTENER, ClusterSpec, FIRST_CONTROLLER};
@@ -21,6 +21,7 @@ pub use spec::{CONTROLLER_LISTENER, ClusterSpec, FIRST_CONTROLLER};
 const READY_DEADLINE: Duration = Duration::from_secs(90);
 /// Above Kafka's own patience at a controlled shutdown without a controller.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
+const TOPIC_DEADLINE: Duration = Duration::from_secs(30);
 /// How often ports that were free when looked for may be taken when used.
 const START_ATTEMPTS: usize = 5;
 const LOG_TAIL_LINES: usize = 15;
@@ -38,6 +39,7 @@ pub struct Node {
     pub log_file: PathBuf,
     properties: PathBuf,
     process: Option<Supervised>,
+    is_paused: bool,
 }
 
 /// A running cluster; dropped, its processes are killed.
@@ -126,6 +128,7 @@ impl Cluster {
                 log_file: home.join("server.log"),
                 properties,
                 process: None,
+                is_paused: false,
             };
             self.nodes.insert(*id, node);
         }
@@ -233,12 +236,17 @@ impl Cluster {
 
     /// Addresses of the brokers' first listener, as clients want them.
     pub fn bootstrap(&self) -> String {
-        self.bootstrap_on(&self.spec.first_listener().to_owned())
+        self.bootstrap_on(self.spec.first_listener())
     }
 
     /// Addresses of one of the brokers' listeners.
     pub fn bootstrap_on(&self, listener: &str) -> String {
         self.addresses(listener).join(",")
+    }
+
+    /// Names of the brokers' listeners.
+    pub fn listener_names(&self) -> Vec<String> {
+        self.spec.broker_listeners().to_vec()
     }
 
     /// Addresses of the controllers.
@@ -264,11 +272,29 @@ impl Cluster {
         Judge::connect(&self.address(id)?)
     }
 
-    /// A connection to the first broker that runs.
+    /// A connection to the first broker that runs and is not paused.
     pub fn any_judge(&self) -> Result<Judge> {
-        let mut running = self.nodes.values().filter(|node| node.process.is_some());
+        let mut running = self.nodes.values().filter(|node| node.answers());
         let broker = running.find(|node| node.id < FIRST_CONTROLLER);
         self.judge(broker.context("no broker runs")?.id)
+    }
+
+    /// Creates a topic and waits until each running broker knows all its leaders: the answer to the
+    /// request comes before the brokers have heard of it.
+    pub fn create_topic(&self, topic: &NewTopic) -> Result<()> {
+        self.any_judge()?.create_topic(topic)?;
+        let running = self.nodes.values().filter(|node| node.answers());
+        let running = running.map(|node| node.id).filter(|id| *id < FIRST_CONTROLLER);
+        for id in running {
+            let what = format!("topic {} on broker {id}", topic.name());
+            eventually(TOPIC_DEADLINE, what, || {
+                let found = self.judge(id)?.topic(topic.name())?;
+                let led = found.partitions.values().all(|partition| partition.leader >= 0);
+                ensure!(led && found.partitions.len() == topic.partition_count(), "{found:?}");
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Id of a partition's leader.
@@ -322,12 +348,16 @@ impl Cluster {
 
     /// SIGSTOP: alive, silent.
     pub fn pause(&mut self, id: i32) -> Result<()> {
-        self.process(id)?.pause()
+        self.process(id)?.pause()?;
+        self.node_mut(id)?.is_paused = true;
+        Ok(())
     }
 
     /// SIGCONT.
     pub fn resume(&mut self, id: i32) -> Result<()> {
-        self.process(id)?.resume()
+        self.process(id)?.resume()?;
+        self.node_mut(id)?.is_paused = false;
+        Ok(())
     }
 
     /// Stops everything in good order: brokers before controllers of their own.
@@ -351,7 +381,9 @@ impl Cluster {
     }
 
     fn forget(&mut self, id: i32) -> Result<()> {
-        self.node_mut(id)?.process = None;
+        let node = self.node_mut(id)?;
+        node.process = None;
+        node.is_paused = false;
         Ok(())
     }
 
@@ -387,6 +419,11 @@ impl Node {
     /// Port of the first of the given listeners that it has.
     pub fn port(&self, listener: &str) -> Option<u16> {
         self.ports.get(listener).copied()
+    }
+
+    /// Whether a question to it can be answered.
+    fn answers(&self) -> bool {
+        self.process.is_some() && !self.is_paused
     }
 
     /// Pid while it runs.

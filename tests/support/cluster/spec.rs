@@ -151,6 +151,11 @@ impl ClusterSpec {
         names
     }
 
+    /// Names of the brokers' listeners.
+    pub(super) fn broker_listeners(&self) -> &[String] {
+        &self.listeners
+    }
+
     /// Name of the listener that brokers and, by default, clients use.
     pub(super) fn first_listener(&self) -> &str {
         self.listeners.first().map_or("PLAINTEXT", String::as_str)

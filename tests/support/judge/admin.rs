@@ -85,6 +85,20 @@ impl NewTopic {
         }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many partitions it will have.
+    pub fn partition_count(&self) -> usize {
+        if self.assignment.is_empty() {
+            usize::try_from(self.partitions).unwrap_or(0)
+        } else {
+            self.assignment.len()
+        }
+    }
+
     /// How many replicas of each partition.
     pub fn replicas(mut self, count: i16) -> Self {
         self.replicas = count;
@@ -145,7 +159,7 @@ impl Judge {
         Ok(self.topic(name)?.id)
     }
 
-    /// Creates a topic.
+    /// Creates a topic. Brokers hear of it later: see `Cluster::create_topic`.
     pub fn create_topic(&mut self, topic: &NewTopic) -> Result<()> {
         let assigned = (0..).zip(&topic.assignment).map(|(index, brokers)| {
             CreatableReplicaAssignment::default()

@@ -1,0 +1,255 @@
+//! Fetch of consumers: we hold no log, so they are sent to an in-sync replica that does (KIP-392).
+//! A client that does not go there has its fetches relayed, where the connection's broker can serve.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use tokio::time::Instant;
+
+use super::{AnswerError, Asked, Asker, Reply};
+use crate::gateway::backend;
+use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
+use crate::types::{BrokerId, PartitionKey};
+
+/// First version whose answer can name another replica.
+const PREFERRED_REPLICA_SINCE: i16 = 11;
+/// First version with fetch sessions (KIP-227).
+const SESSIONS_SINCE: i16 = 7;
+/// First version that names the asking replica in a structure.
+const REPLICA_STATE_SINCE: i16 = 15;
+/// A client that comes back sooner than this has not gone where it was sent.
+const STRAIGHT_BACK: Duration = Duration::from_secs(5);
+/// How often a client is sent away before its fetches are relayed.
+const SENDS_BEFORE_RELAY: u32 = 3;
+/// Longest that an answer is held for a client that keeps coming back and cannot be relayed.
+const HOLD_MAX: Duration = Duration::from_millis(500);
+/// Partitions remembered per connection; more than that and the memory starts anew.
+const TOLD_MAX: usize = 10_000;
+
+/// Where a connection's fetches were sent, and which of them are relayed.
+#[derive(Debug, Default)]
+pub struct Redirects {
+    told: HashMap<PartitionKey, Told>,
+    /// Partitions of the last full fetch that was relayed; a fetch session may go on with them.
+    relayed: BTreeSet<PartitionKey>,
+}
+
+#[derive(Debug)]
+struct Told {
+    last: Instant,
+    times: u32,
+}
+
+impl Redirects {
+    /// Notes that a client is sent away; answers how often in a row it was.
+    fn tell(&mut self, key: PartitionKey, now: Instant) -> u32 {
+        if self.told.len() >= TOLD_MAX && !self.told.contains_key(&key) {
+            self.told.clear();
+        }
+        let told = self.told.entry(key).or_insert(Told { last: now, times: 0 });
+        if now.duration_since(told.last) > STRAIGHT_BACK {
+            told.times = 0;
+        }
+        told.last = now;
+        told.times += 1;
+        told.times
+    }
+}
+
+/// Answers a Fetch.
+pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, AnswerError> {
+    let asked = Asked::<FetchRequest>::decode(frame.clone())?;
+    let version = asked.version();
+    let replica = if version < REPLICA_STATE_SINCE {
+        asked.body.replica_id
+    } else {
+        asked.body.replica_state.replica_id
+    };
+    if replica.0 >= 0 {
+        return Ok(impostor("Fetch", replica.0));
+    }
+    if version >= SESSIONS_SINCE && asked.body.session_epoch > 0 {
+        return in_session(frame, &asked, asker).await;
+    }
+    let standings = Standings::look_up(asker.context, named(&asked.body)).await;
+    if version < PREFERRED_REPLICA_SINCE {
+        asker.context.complaints.say(|more| {
+            let client = asked.header.client_id.as_deref().unwrap_or("");
+            tracing::warn!(
+                client,
+                version,
+                more,
+                "consumers older than Fetch v11 cannot read mirrors while this seat leads them"
+            );
+        });
+    }
+    full(frame, &asked, standings, asker)
+}
+
+/// The end of a client that calls itself a broker outside the listener that brokers use.
+pub fn impostor(request: &str, replica: i32) -> Reply {
+    Reply::Close(format!("{request} in the name of broker {replica} from a client"))
+}
+
+/// A fetch that goes on with a session can only be one that a follower has opened.
+async fn in_session(
+    frame: Bytes,
+    asked: &Asked<FetchRequest>,
+    asker: &mut Asker<'_>,
+) -> Result<Reply, AnswerError> {
+    if !asker.redirects.relayed.is_empty() {
+        let mut keys = named(&asked.body);
+        let relayed = asker.redirects.relayed.iter();
+        keys.extend(relayed.map(|key| (TopicRef::Id(key.topic), key.partition)));
+        let standings = Standings::look_up(asker.context, keys).await;
+        let all_led = standings.as_slice().iter().all(|standing| match standing {
+            Standing::Led(led) => holds(asker.backend, led),
+            Standing::Refused(_) => false,
+        });
+        if all_led {
+            return Ok(Reply::Relay(frame));
+        }
+        // The client starts over with a full fetch, which then says what has changed.
+        asker.redirects.relayed.clear();
+    }
+    asked.answer(&top_level(ResponseError::FetchSessionIdNotFound.code()))
+}
+
+fn full(
+    frame: Bytes,
+    asked: &Asked<FetchRequest>,
+    mut standings: Standings,
+    asker: &mut Asker<'_>,
+) -> Result<Reply, AnswerError> {
+    let mut straight_back = false;
+    let mut backend_holds_all = true;
+    let mut led_keys = BTreeSet::new();
+    for standing in standings.as_slice() {
+        if let Standing::Led(led) = standing {
+            let times = asker.redirects.tell(led.key, asker.now);
+            straight_back |= times > SENDS_BEFORE_RELAY;
+            backend_holds_all &= holds(asker.backend, led);
+            led_keys.insert(led.key);
+        }
+    }
+    let can_relay = asked.version() >= PREFERRED_REPLICA_SINCE && backend_holds_all;
+    let relays = !asker.redirects.relayed.is_empty();
+    // Without topics it only closes a session, which is the follower's if there is one.
+    let closes = led_keys.is_empty() && asked.body.topics.is_empty();
+    if (can_relay && straight_back && !led_keys.is_empty()) || (relays && closes) {
+        asker.redirects.relayed = led_keys;
+        return Ok(Reply::Relay(frame));
+    }
+    asker.redirects.relayed.clear();
+    let response = response(asked, &mut standings, asker);
+    match asked.answer(&response)? {
+        Reply::Answer(answer) if straight_back => {
+            let wait = u64::try_from(asked.body.max_wait_ms).unwrap_or(0);
+            Ok(Reply::Held(answer, Duration::from_millis(wait).min(HOLD_MAX)))
+        }
+        reply => Ok(reply),
+    }
+}
+
+fn named(request: &FetchRequest) -> Vec<(TopicRef, i32)> {
+    let mut named = Vec::new();
+    for topic in &request.topics {
+        let reference = TopicRef::of(&topic.topic, topic.topic_id);
+        let partitions = topic.partitions.iter();
+        named.extend(partitions.map(|partition| (reference.clone(), partition.partition)));
+    }
+    named
+}
+
+fn holds(backend: Option<BrokerId>, led: &Led) -> bool {
+    backend.is_some_and(|broker| led.partition.in_sync.contains(&broker))
+}
+
+fn top_level(code: i16) -> FetchResponse {
+    FetchResponse::default().with_throttle_time_ms(0).with_error_code(code).with_session_id(0)
+}
+
+fn response(
+    asked: &Asked<FetchRequest>,
+    standings: &mut Standings,
+    asker: &Asker<'_>,
+) -> FetchResponse {
+    let topics = asked.body.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            let standing = standings.take();
+            redirect(asked, partition, &standing, asker)
+                .unwrap_or_else(|code| empty(partition).with_error_code(code))
+        });
+        FetchableTopicResponse::default()
+            .with_topic(topic.topic.clone())
+            .with_topic_id(topic.topic_id)
+            .with_partitions(partitions.collect())
+    });
+    top_level(0).with_responses(topics.collect())
+}
+
+fn redirect(
+    asked: &Asked<FetchRequest>,
+    partition: &FetchPartition,
+    standing: &Standing,
+    asker: &Asker<'_>,
+) -> Result<PartitionData, i16> {
+    let led = standing.led_at(partition.current_leader_epoch)?;
+    let not_now = ResponseError::NotLeaderOrFollower.code();
+    if asked.version() < PREFERRED_REPLICA_SINCE {
+        return Err(not_now);
+    }
+    let high_watermark = led.partition.high_watermark.ok_or(not_now)?;
+    let replica = preferred_replica(led, &asked.body.rack_id, asker).ok_or(not_now)?;
+    Ok(empty(partition)
+        .with_error_code(0)
+        .with_high_watermark(high_watermark.0)
+        .with_last_stable_offset(high_watermark.0)
+        .with_log_start_offset(led.partition.log_start.map_or(-1, |start| start.0))
+        .with_preferred_read_replica(replica.0.into()))
+}
+
+fn empty(partition: &FetchPartition) -> PartitionData {
+    PartitionData::default()
+        .with_partition_index(partition.partition)
+        .with_high_watermark(-1)
+        .with_last_stable_offset(-1)
+        .with_log_start_offset(-1)
+        .with_aborted_transactions(None)
+        .with_preferred_read_replica((-1).into())
+        .with_records(Some(Bytes::new()))
+}
+
+/// A live in-sync replica: in the client's rack where there is one, else any. The same connection
+/// is sent to the same one, until it comes back.
+fn preferred_replica(led: &Led, rack: &str, asker: &Asker<'_>) -> Option<BrokerId> {
+    let image = asker.context.image.borrow();
+    let live: Vec<_> = led
+        .partition
+        .in_sync
+        .iter()
+        .filter_map(|&id| image.broker(id))
+        .filter(|broker| backend::is_live(broker, asker.listener, asker.context.broker_id))
+        .collect();
+    let in_rack = |broker: &&&_| {
+        let broker: &crate::image::BrokerImage = broker;
+        broker.rack.as_deref() == Some(rack)
+    };
+    let near: Vec<_> = live.iter().filter(in_rack).copied().collect();
+    let choice = if rack.is_empty() || near.is_empty() { live } else { near };
+    let mut hasher = DefaultHasher::new();
+    (asker.connection, led.key).hash(&mut hasher);
+    let returned = asker.redirects.told.get(&led.key).map_or(0, |told| told.times);
+    let spread = hasher.finish().wrapping_add(returned.into());
+    let index = usize::try_from(spread % (choice.len().max(1) as u64)).unwrap_or(0);
+    choice.get(index).map(|broker| broker.id)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The real brokers behind the gateway: which of them are live, and connections to them.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::Context;
+use super::transport::{self, Transport};
+use crate::image::{BrokerImage, Image, Listener};
+use crate::types::BrokerId;
+use crate::wire::frame::{LENGTH_BYTES, frame_length};
+
+/// How long a broker may take over a question of ours.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest answer that we take into memory; larger ones are only passed through.
+pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// No real broker could be reached at a listener.
+#[derive(Debug, thiserror::Error)]
+#[error("no real broker can be reached at listener {listener}: {reason}")]
+pub struct NoBackend {
+    listener: String,
+    reason: String,
+}
+
+/// Whether a broker serves clients at this listener, and is not ourselves.
+pub fn is_live(broker: &BrokerImage, listener: &str, ours: BrokerId) -> bool {
+    broker.id != ours
+        && !broker.is_fenced
+        && !broker.in_controlled_shutdown
+        && broker.listeners.contains_key(listener)
+}
+
+/// The listener of this name as any real broker has it; listeners of one name are alike.
+pub fn listener_of(image: &Image, name: &str, ours: BrokerId) -> Option<Listener> {
+    let mut others = image.brokers().filter(|broker| broker.id != ours);
+    others.find_map(|broker| broker.listeners.get(name)).cloned()
+}
+
+/// Connects to a live broker. Connections are spread over all of them by their number; one that
+/// does not answer gives way to the next.
+pub async fn open(
+    context: &Context,
+    listener: &str,
+    connection: u64,
+) -> Result<(BrokerId, Transport), NoBackend> {
+    let mut reason = "none is live".to_owned();
+    for (broker, address) in candidates(context, listener, connection) {
+        match transport::dial(&address).await {
+            Ok(transport) => return Ok((broker, transport)),
+            Err(error) => reason = format!("broker {broker}: {error}"),
+        }
+    }
+    let listener = listener.to_owned();
+    Err(NoBackend { listener, reason })
+}
+
+fn candidates(context: &Context, listener: &str, connection: u64) -> Vec<(BrokerId, Listener)> {
+    let image = context.image.borrow();
+    let mut live: Vec<_> = image
+        .brokers()
+        .filter(|broker| is_live(broker, listener, context.broker_id))
+        .filter_map(|broker| Some((broker.id, broker.listeners.get(listener)?.clone())))
+        .collect();
+    if !live.is_empty() {
+        let first = usize::try_from(connection % live.len() as u64).unwrap_or(0);
+        live.rotate_left(first);
+    }
+    live
+}
+
+/// One question to one broker on a connection of its own; `None` where it gives no answer. Only for
+/// listeners without authentication: the client's credentials are not ours.
+pub async fn ask(
+    context: &Context,
+    listener: &str,
+    broker: BrokerId,
+    request: Bytes,
+) -> Option<BytesMut> {
+    let address = {
+        let image = context.image.borrow();
+        image.broker(broker)?.listeners.get(listener)?.clone()
+    };
+    let question = async {
+        let mut transport = transport::dial(&address).await?;
+        transport.write_all(&request).await?;
+        read_frame(&mut transport, ANSWER_BYTES_MAX).await
+    };
+    let _permit = context.asks.acquire().await.ok()?;
+    match timeout(ASK_TIMEOUT, question).await {
+        Ok(Ok(frame)) => Some(frame),
+        Ok(Err(error)) => {
+            tracing::debug!(%broker, %error, "broker gave no answer to a question for a client");
+            None
+        }
+        Err(_elapsed) => {
+            tracing::debug!(%broker, "broker took too long over a question for a client");
+            None
+        }
+    }
+}
+
+/// Reads one frame, without its length, into memory.
+pub async fn read_frame(
+    reader: &mut (impl AsyncRead + Unpin),
+    limit: usize,
+) -> io::Result<BytesMut> {
+    let mut prefix = [0; LENGTH_BYTES];
+    reader.read_exact(&mut prefix).await?;
+    let length = frame_length(prefix, limit).map_err(io::Error::other)?;
+    read_bytes(reader, BytesMut::new(), length).await
+}
+
+/// Reads `length` more bytes behind those in `frame`.
+pub async fn read_bytes(
+    reader: &mut (impl AsyncRead + Unpin),
+    mut frame: BytesMut,
+    length: usize,
+) -> io::Result<BytesMut> {
+    frame.reserve(length);
+    let mut rest = reader.take(length as u64);
+    while rest.limit() > 0 {
+        if rest.read_buf(&mut frame).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(frame)
+}

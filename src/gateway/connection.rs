@@ -1,0 +1,237 @@
+//! One client connection. Two halves run side by side in one task: [`Requests`] reads requests and
+//! decides what becomes of each, [`write_answers`] writes the answers in the order of the requests.
+//! Between them is a bounded queue, so a client that does not read stops being read from.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{
+    AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, copy_buf, split,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use super::answers::AnswerError;
+use super::backend::{ANSWER_BYTES_MAX, NoBackend, read_bytes};
+use super::requests::Requests;
+use super::transport::Transport;
+use super::versions::MalformedVersions;
+use crate::types::BrokerId;
+use crate::wire::frame::{FrameLengthError, LENGTH_BYTES, frame_length};
+
+/// Small, because idle connections keep it; large reads pass it by.
+pub const BUFFER_BYTES: usize = 4 << 10;
+
+/// How a client connection came in.
+pub struct Entry {
+    /// What all connections share.
+    pub context: Arc<Context>,
+    /// The listener's name.
+    pub listener: String,
+    /// Number of the connection.
+    pub connection: u64,
+    /// No more requests are read once this is cancelled.
+    pub stop: CancellationToken,
+}
+
+/// Why a client connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The client went away.
+    #[error("client: {0}")]
+    Client(#[source] io::Error),
+    /// The broker behind it went away: its answers are lost, so the client has to start over.
+    #[error("broker {broker}: {error}")]
+    Backend {
+        /// The broker.
+        broker: BrokerId,
+        /// What happened.
+        #[source]
+        error: io::Error,
+    },
+    /// There is no broker to relay to.
+    #[error(transparent)]
+    NoBackend(#[from] NoBackend),
+    /// A length that no client may send.
+    #[error("read request: {0}")]
+    Length(#[from] FrameLengthError),
+    /// A request without a whole header.
+    #[error("read request: shorter than its header")]
+    Short,
+    /// No first request in time.
+    #[error("no request after connecting")]
+    Silent,
+    /// Nothing happened for long.
+    #[error("idle")]
+    Idle,
+    /// The listener has as many clients as it may have.
+    #[error("more than {0} client connections")]
+    TooMany(usize),
+    /// Only closing the connection refuses this request.
+    #[error("{0}")]
+    Refused(String),
+    /// No answer can be given.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    /// The broker's list of versions makes no sense.
+    #[error(transparent)]
+    Versions(#[from] MalformedVersions),
+}
+
+impl ConnectionError {
+    /// Whether it happens all day long and nobody needs to know. No connection is ever retried from
+    /// here: the client connects again.
+    pub fn is_ordinary(&self) -> bool {
+        matches!(self, Self::Client(_) | Self::Backend { .. } | Self::Silent | Self::Idle)
+    }
+}
+
+/// Changes a broker's answer on its way (both with their length); `None` keeps it from the client.
+pub type Rewrite = Box<dyn FnOnce(BytesMut) -> Result<Option<Bytes>, ConnectionError> + Send>;
+
+/// An answer that is being made.
+pub type Coming = Pin<Box<dyn Future<Output = Result<Bytes, AnswerError>> + Send>>;
+
+/// The next thing to write, in the order of the requests.
+pub enum Pending {
+    /// From here on, brokers' answers come from here.
+    Backend(BrokerId, ReadHalf<Transport>),
+    /// The broker's next answer, untouched.
+    Relay,
+    /// The broker's next answer, changed or taken away.
+    Rewrite(Rewrite),
+    /// This.
+    Ready(Bytes),
+    /// This, but not before.
+    Held(Bytes, Instant),
+    /// What becomes of this.
+    Later(Coming),
+}
+
+/// Serves a client until it goes, or breaks the rules, or its broker goes. `first` was read already
+/// and begins with its length.
+pub async fn serve(
+    transport: Transport,
+    first: Bytes,
+    entry: Entry,
+) -> Result<(), ConnectionError> {
+    let (reader, writer) = split(transport);
+    let (pending, queue) = mpsc::channel(entry.context.limits.pending_answers);
+    let requests = Requests::new(reader, first, pending, entry);
+    // The first error ends both halves; after a stop the requests end alone.
+    tokio::try_join!(requests.read(), write_answers(writer, queue))?;
+    Ok(())
+}
+
+struct Backend {
+    broker: BrokerId,
+    reader: BufReader<ReadHalf<Transport>>,
+}
+
+impl Backend {
+    /// Completes only when the broker closes the connection, or speaks unasked, which ends it too.
+    async fn closed(&mut self) -> ConnectionError {
+        let error = match self.reader.fill_buf().await {
+            Ok([]) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(_) => io::Error::other("an answer that nobody asked for"),
+            Err(error) => error,
+        };
+        self.failed(error)
+    }
+
+    fn failed(&self, error: io::Error) -> ConnectionError {
+        ConnectionError::Backend { broker: self.broker, error }
+    }
+
+    async fn next_length(&mut self, limit: usize) -> Result<[u8; LENGTH_BYTES], ConnectionError> {
+        let mut prefix = [0; LENGTH_BYTES];
+        let read = self.reader.read_exact(&mut prefix).await;
+        read.map_err(|error| self.failed(error))?;
+        frame_length(prefix, limit).map_err(|error| self.failed(io::Error::other(error)))?;
+        Ok(prefix)
+    }
+
+    /// The next answer in memory, length included.
+    async fn next_frame(&mut self) -> Result<BytesMut, ConnectionError> {
+        let prefix = self.next_length(ANSWER_BYTES_MAX).await?;
+        let length = i32::from_be_bytes(prefix).unsigned_abs() as usize;
+        let frame = read_bytes(&mut self.reader, BytesMut::from(&prefix[..]), length).await;
+        frame.map_err(|error| self.failed(error))
+    }
+
+    /// Passes the next answer on, however large, without holding it.
+    async fn pass_on(&mut self, client: &mut WriteHalf<Transport>) -> Result<(), ConnectionError> {
+        let prefix = self.next_length(i32::MAX as usize).await?;
+        let length = u64::from(i32::from_be_bytes(prefix).unsigned_abs());
+        client.write_all(&prefix).await.map_err(ConnectionError::Client)?;
+        let copied = copy_buf(&mut (&mut self.reader).take(length), client).await;
+        match copied {
+            Ok(copied) if copied == length => Ok(()),
+            Ok(_) => Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
+            // Either side may have failed; the connection ends the same way.
+            Err(error) => Err(ConnectionError::Client(error)),
+        }
+    }
+}
+
+async fn write_answers(
+    mut client: WriteHalf<Transport>,
+    mut queue: mpsc::Receiver<Pending>,
+) -> Result<(), ConnectionError> {
+    let mut backend: Option<Backend> = None;
+    while let Some(pending) = next_pending(&mut queue, &mut backend).await? {
+        match pending {
+            Pending::Backend(broker, half) => {
+                let reader = BufReader::with_capacity(BUFFER_BYTES, half);
+                backend = Some(Backend { broker, reader });
+            }
+            Pending::Relay => behind(&mut backend)?.pass_on(&mut client).await?,
+            Pending::Rewrite(rewrite) => {
+                let frame = behind(&mut backend)?.next_frame().await?;
+                if let Some(frame) = rewrite(frame)? {
+                    write(&mut client, &frame).await?;
+                }
+            }
+            Pending::Ready(frame) => write(&mut client, &frame).await?,
+            Pending::Held(frame, until) => {
+                sleep_until(until).await;
+                write(&mut client, &frame).await?;
+            }
+            Pending::Later(coming) => {
+                let frame = coming.await?;
+                write(&mut client, &frame).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The next in the queue; meanwhile the broker may not go away. `None` at the queue's end.
+async fn next_pending(
+    queue: &mut mpsc::Receiver<Pending>,
+    backend: &mut Option<Backend>,
+) -> Result<Option<Pending>, ConnectionError> {
+    let Some(backend) = backend else { return Ok(queue.recv().await) };
+    tokio::select! {
+        // Requests are queued before they are sent, so an answer never comes before its entry.
+        biased;
+        pending = queue.recv() => Ok(pending),
+        error = backend.closed() => Err(error),
+    }
+}
+
+fn behind(backend: &mut Option<Backend>) -> Result<&mut Backend, ConnectionError> {
+    // Requests open the backend before they queue anything that needs it.
+    backend.as_mut().ok_or(ConnectionError::Short)
+}
+
+async fn write(client: &mut WriteHalf<Transport>, frame: &[u8]) -> Result<(), ConnectionError> {
+    client.write_all(frame).await.map_err(ConnectionError::Client)
+}
+
+#[cfg(test)]
+mod tests;

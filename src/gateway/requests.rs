@@ -1,0 +1,349 @@
+//! The reading half of a client connection: what becomes of each request.
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{
+    AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Chain, ReadHalf, WriteHalf, copy_buf,
+    split,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::answers::{self, Asker, Gather, Redirects, Reply, probe_frame};
+use super::backend::{self, read_bytes};
+use super::classify::{Class, Local, classify};
+use super::connection::{BUFFER_BYTES, ConnectionError, Entry, Pending, Rewrite};
+use super::transport::{Security, Transport};
+use super::versions;
+use crate::types::BrokerId;
+use crate::wire::frame::{LENGTH_BYTES, RequestPrefix, frame_length};
+
+/// Bytes of a request that are read before it is decided what becomes of it.
+const PREFIX_BYTES: usize = 8;
+/// How long a SASL client's proof holds: its session may end without our seeing it (KIP-368).
+const PROOF_HOLDS: Duration = Duration::from_secs(60);
+
+/// The reading half of a client connection.
+pub struct Requests {
+    client: BufReader<Chain<Cursor<Bytes>, ReadHalf<Transport>>>,
+    pending: mpsc::Sender<Pending>,
+    entry: Entry,
+    backend: Option<Backend>,
+    standing: Standing,
+    redirects: Redirects,
+    is_first: bool,
+}
+
+struct Backend {
+    broker: BrokerId,
+    writer: WriteHalf<Transport>,
+}
+
+/// What a client has shown of itself. Until it has proved who it is nothing is answered here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// The listener asks for no proof.
+    Open,
+    /// SASL has not begun, or begins again.
+    Unproven,
+    /// A SASL exchange was relayed; the broker knows how it ended.
+    Exchanged,
+    /// The broker took a request after the exchange.
+    Proven(Instant),
+    /// SASL tokens without headers (SaslHandshake v0): nothing can be told apart any more.
+    Opaque,
+}
+
+/// The beginning of a request: its length and its first bytes.
+struct Head {
+    bytes: BytesMut,
+    /// Bytes of the request that are still unread.
+    rest: usize,
+    prefix: RequestPrefix,
+}
+
+impl Requests {
+    /// The half that reads `reader`, after `first`.
+    pub fn new(
+        reader: ReadHalf<Transport>,
+        first: Bytes,
+        pending: mpsc::Sender<Pending>,
+        entry: Entry,
+    ) -> Self {
+        let listener = {
+            let image = entry.context.image.borrow();
+            backend::listener_of(&image, &entry.listener, entry.context.broker_id)
+        };
+        let is_sasl = listener.is_some_and(|listener| Security::of(&listener).is_sasl());
+        Self {
+            client: BufReader::with_capacity(
+                BUFFER_BYTES,
+                tokio::io::AsyncReadExt::chain(Cursor::new(first), reader),
+            ),
+            pending,
+            entry,
+            backend: None,
+            standing: if is_sasl { Standing::Unproven } else { Standing::Open },
+            redirects: Redirects::default(),
+            is_first: true,
+        }
+    }
+
+    /// Reads requests until the gateway stops.
+    pub async fn read(mut self) -> Result<(), ConnectionError> {
+        while self.wait().await? {
+            let head = self.head().await?;
+            self.is_first = false;
+            self.dispatch(head).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next request; `false` when the gateway stops.
+    async fn wait(&mut self) -> Result<bool, ConnectionError> {
+        loop {
+            let idle = self.entry.context.limits.idle;
+            let filled = tokio::select! {
+                biased;
+                () = self.entry.stop.cancelled() => return Ok(false),
+                filled = timeout(idle, self.client.fill_buf()) => filled,
+            };
+            match filled {
+                Ok(Ok([])) => {
+                    let error = std::io::ErrorKind::UnexpectedEof.into();
+                    return Err(ConnectionError::Client(error));
+                }
+                Ok(Ok(_)) => return Ok(true),
+                Ok(Err(error)) => return Err(ConnectionError::Client(error)),
+                // A group member may wait longer than that for its rebalance.
+                Err(_idle) if self.pending.capacity() < self.pending.max_capacity() => {}
+                Err(_idle) => return Err(ConnectionError::Idle),
+            }
+        }
+    }
+
+    async fn head(&mut self) -> Result<Head, ConnectionError> {
+        let limits = &self.entry.context.limits;
+        // The first request may be of any size that was let in with it.
+        let is_newcomer = matches!(self.standing, Standing::Unproven | Standing::Exchanged);
+        let limit = match is_newcomer && !self.is_first {
+            true => limits.newcomer_frame_bytes,
+            false => limits.frame_bytes,
+        };
+        let reading = async {
+            let mut bytes = BytesMut::zeroed(LENGTH_BYTES);
+            self.client.read_exact(&mut bytes).await.map_err(ConnectionError::Client)?;
+            let length = frame_length((&bytes[..]).get_i32().to_be_bytes(), limit)?;
+            let ahead = length.min(PREFIX_BYTES);
+            let bytes = read_bytes(&mut self.client, bytes, ahead).await;
+            let bytes = bytes.map_err(ConnectionError::Client)?;
+            let rest = length - ahead;
+            let start = Bytes::copy_from_slice(&bytes[LENGTH_BYTES..]);
+            let prefix = match RequestPrefix::peek(&start) {
+                Some(prefix) => prefix,
+                // A token without a header: its class is not looked at.
+                None if self.standing == Standing::Opaque => NO_HEADER,
+                None => return Err(ConnectionError::Short),
+            };
+            Ok(Head { bytes, rest, prefix })
+        };
+        let limit = self.entry.context.limits.idle;
+        timeout(limit, reading).await.map_err(|_elapsed| ConnectionError::Idle)?
+    }
+
+    async fn dispatch(&mut self, head: Head) -> Result<(), ConnectionError> {
+        if self.standing == Standing::Opaque {
+            return self.relay(head, Pending::Relay).await;
+        }
+        let prefix = head.prefix;
+        match classify(prefix.api_key) {
+            Class::Local(local) if self.is_proven().await? => self.answer(local, head).await,
+            Class::Local(_) | Class::Relay => self.relay(head, Pending::Relay).await,
+            Class::ApiVersions => self.api_versions(head).await,
+            Class::SaslHandshake => {
+                if self.standing != Standing::Open {
+                    self.standing = match prefix.api_version {
+                        0 => Standing::Opaque,
+                        _ => Standing::Unproven,
+                    };
+                }
+                self.relay(head, Pending::Relay).await
+            }
+            Class::SaslAuthenticate => {
+                if self.standing != Standing::Open {
+                    self.standing = Standing::Exchanged;
+                }
+                self.relay(head, Pending::Relay).await
+            }
+        }
+    }
+
+    /// Whether we may answer this client. After a SASL exchange the broker is asked something that it
+    /// answers only to those who have passed; it closes the connection of everybody else.
+    async fn is_proven(&mut self) -> Result<bool, ConnectionError> {
+        match self.standing {
+            Standing::Open => return Ok(true),
+            Standing::Unproven | Standing::Opaque => return Ok(false),
+            Standing::Proven(since) if since.elapsed() < PROOF_HOLDS => return Ok(true),
+            Standing::Exchanged | Standing::Proven(_) => {}
+        }
+        let answered = self.ask_backend(probe_frame()).await?;
+        if answered.await.is_err() {
+            // The writing half has failed, and with it the connection.
+            return Ok(false);
+        }
+        self.standing = Standing::Proven(Instant::now());
+        Ok(true)
+    }
+
+    async fn api_versions(&mut self, head: Head) -> Result<(), ConnectionError> {
+        let RequestPrefix { api_version, correlation_id, .. } = head.prefix;
+        if let Some(refusal) = versions::refusal(api_version, correlation_id) {
+            let _unread = self.whole(head).await?;
+            return self.queue(Pending::Ready(refusal)).await;
+        }
+        let lower: Rewrite =
+            Box::new(move |frame| Ok(Some(versions::lower(api_version, frame)?.freeze())));
+        self.relay(head, Pending::Rewrite(lower)).await
+    }
+
+    async fn answer(&mut self, local: Local, head: Head) -> Result<(), ConnectionError> {
+        let context = self.entry.context.clone();
+        let _room = context.hold(head.rest).await;
+        let frame = self.whole(head).await?;
+        let mut asker = Asker {
+            context: &context,
+            listener: &self.entry.listener,
+            connection: self.entry.connection,
+            backend: self.backend.as_ref().map(|backend| backend.broker),
+            only_backend: self.standing != Standing::Open,
+            redirects: &mut self.redirects,
+            now: Instant::now(),
+        };
+        match answers::answer(local, frame, &mut asker).await? {
+            Reply::Answer(frame) => self.queue(Pending::Ready(frame)).await,
+            Reply::Held(frame, hold) => {
+                self.queue(Pending::Held(frame, Instant::now() + hold)).await
+            }
+            Reply::Relay(frame) => self.relay_whole(&frame).await,
+            Reply::Gather(gather) => self.gather(gather).await,
+            Reply::Close(reason) => Err(ConnectionError::Refused(reason)),
+        }
+    }
+
+    /// Asks the connection's broker over the connection itself, under the client's own identity, and
+    /// others on connections of their own; the answer waits for all of them.
+    async fn gather(&mut self, gather: Gather) -> Result<(), ConnectionError> {
+        let mut behind = Vec::new();
+        for ask in gather.asks {
+            let ours = self.backend.as_ref().map(|backend| backend.broker);
+            let waiting = match ask.broker {
+                Some(broker) if ours != Some(broker) => Waiting::Aside(broker, ask.request),
+                _ => Waiting::InLine(self.ask_backend(ask.request).await?),
+            };
+            behind.push(waiting);
+        }
+        let context = self.entry.context.clone();
+        let listener = self.entry.listener.clone();
+        let finish = gather.finish;
+        let coming = async move {
+            let mut answers = Vec::new();
+            for waiting in behind {
+                answers.push(match waiting {
+                    Waiting::InLine(answer) => answer.await.ok(),
+                    Waiting::Aside(broker, request) => {
+                        backend::ask(&context, &listener, broker, request).await
+                    }
+                });
+            }
+            finish(answers)
+        };
+        self.queue(Pending::Later(Box::pin(coming))).await
+    }
+
+    /// Sends a request of ours (length included) to the connection's broker. Its answer comes without
+    /// its length.
+    async fn ask_backend(
+        &mut self,
+        request: Bytes,
+    ) -> Result<oneshot::Receiver<BytesMut>, ConnectionError> {
+        let (answer, answered) = oneshot::channel();
+        let take: Rewrite = Box::new(move |mut frame| {
+            frame.advance(LENGTH_BYTES);
+            let _nobody_waits = answer.send(frame);
+            Ok(None)
+        });
+        self.open_backend().await?;
+        self.queue(Pending::Rewrite(take)).await?;
+        self.send(&request).await?;
+        Ok(answered)
+    }
+
+    /// Relays a request that is still mostly unread, without holding it.
+    async fn relay(&mut self, head: Head, answer: Pending) -> Result<(), ConnectionError> {
+        self.open_backend().await?;
+        self.queue(answer).await?;
+        self.send(&head.bytes).await?;
+        let Some(backend) = &mut self.backend else { return Err(ConnectionError::Short) };
+        let rest = head.rest as u64;
+        let copied = copy_buf(&mut (&mut self.client).take(rest), &mut backend.writer).await;
+        match copied {
+            Ok(copied) if copied == rest => Ok(()),
+            Ok(_) => Err(ConnectionError::Client(std::io::ErrorKind::UnexpectedEof.into())),
+            // Either side may have failed; the connection ends the same way.
+            Err(error) => Err(ConnectionError::Client(error)),
+        }
+    }
+
+    /// Relays a request that was read (without its length).
+    async fn relay_whole(&mut self, frame: &[u8]) -> Result<(), ConnectionError> {
+        self.open_backend().await?;
+        self.queue(Pending::Relay).await?;
+        // It came with a length of this size.
+        let length = i32::try_from(frame.len()).unwrap_or(i32::MAX);
+        self.send(&length.to_be_bytes()).await?;
+        self.send(frame).await
+    }
+
+    /// The whole request, without its length.
+    async fn whole(&mut self, head: Head) -> Result<Bytes, ConnectionError> {
+        let Head { mut bytes, rest, .. } = head;
+        bytes.advance(LENGTH_BYTES);
+        let frame = read_bytes(&mut self.client, bytes, rest).await;
+        Ok(frame.map_err(ConnectionError::Client)?.freeze())
+    }
+
+    async fn open_backend(&mut self) -> Result<(), ConnectionError> {
+        if self.backend.is_some() {
+            return Ok(());
+        }
+        let Entry { context, listener, connection, .. } = &self.entry;
+        let (broker, transport) = backend::open(context, listener, *connection).await?;
+        let (reader, writer) = split(transport);
+        self.backend = Some(Backend { broker, writer });
+        self.queue(Pending::Backend(broker, reader)).await
+    }
+
+    async fn queue(&mut self, pending: Pending) -> Result<(), ConnectionError> {
+        // The writing half is gone only after an error of its own, which is the one that counts.
+        let gone = |_| ConnectionError::Client(std::io::ErrorKind::BrokenPipe.into());
+        self.pending.send(pending).await.map_err(gone)
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        let Some(backend) = &mut self.backend else { return Err(ConnectionError::Short) };
+        let broker = backend.broker;
+        let written = backend.writer.write_all(bytes).await;
+        written.map_err(|error| ConnectionError::Backend { broker, error })
+    }
+}
+
+/// Where the answer to a question of ours comes from.
+enum Waiting {
+    InLine(oneshot::Receiver<BytesMut>),
+    Aside(BrokerId, Bytes),
+}
+
+const NO_HEADER: RequestPrefix = RequestPrefix { api_key: -1, api_version: -1, correlation_id: 0 };

@@ -1,0 +1,335 @@
+//! The task that keeps a link's topics up: looks at the source, lets `mirror::topic_plan` decide,
+//! carries that out at the destination, and says which topics are mirrors.
+
+mod destination;
+mod discovery;
+mod error;
+mod status;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::destination::{Destination, Outcome};
+use self::discovery::{Discovered, Discovery};
+pub use self::error::{Answered, TopicError};
+use self::status::Adjustments;
+pub use self::status::{ClusterTrouble, TopicState, TopicStatus, TopicsStatus};
+use crate::client::{Cluster, Retry};
+use crate::image::{Delta, Image};
+use crate::mirror::filter::TopicFilter;
+use crate::mirror::topic_plan::{
+    Action, Binding, DestinationDefaults, Pins, SourceTopic, TopicRules, plan,
+};
+use crate::seat::leader::{LeaderHandle, MirrorTopic};
+use crate::tail::StartAt;
+use crate::types::{BrokerId, LinkName, TopicName};
+
+/// Between rounds at least: a burst of image changes makes one round.
+const ROUND_GAP: Duration = Duration::from_millis(100);
+
+/// How long what we did may take to show in the image before we plan again.
+const IMAGE_LAG: Duration = Duration::from_secs(1);
+
+/// Between rounds that failed at the destination.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What a link wants of its topics.
+#[derive(Clone, Debug)]
+pub struct TopicTaskConfig {
+    /// The link.
+    pub link: LinkName,
+    /// Which source topics are mirrored.
+    pub filter: TopicFilter,
+    /// Comes before the source's name in the mirror's.
+    pub rename_prefix: String,
+    /// Real replicas of a mirror; the destination's default has been filled in.
+    pub replication_factor: usize,
+    /// Where a mirror begins.
+    pub start: StartAt,
+    /// Between looks at the source's topics.
+    pub interval: Duration,
+    /// Between looks at their configs.
+    pub configs_interval: Duration,
+    /// The cluster id that the source has to have; `None`: the one of the first contact.
+    pub expected_cluster_id: Option<String>,
+    /// Our seat.
+    pub seat: BrokerId,
+    /// How many seats lead mirrors at the destination, ours included.
+    pub seats: usize,
+}
+
+/// The task.
+#[derive(Debug)]
+pub struct TopicTask {
+    config: TopicTaskConfig,
+    rules: TopicRules,
+    source: Cluster,
+    destination: Destination,
+    image: watch::Receiver<Arc<Image>>,
+    leader: LeaderHandle,
+    status: watch::Sender<Arc<TopicsStatus>>,
+    /// Configs that a destination topic can have, and the `metadata.version` at which that was so.
+    known_configs: Option<(BTreeSet<String>, Option<i16>)>,
+    /// There is no journal yet: after a restart the tail check proves what these no longer tell.
+    pins: Pins,
+    bound: Vec<MirrorTopic>,
+    adjustments: Adjustments,
+}
+
+/// How a round ended.
+enum Next {
+    /// Wait for something to change.
+    Change,
+    /// Wait for our own changes in the image.
+    OwnChanges,
+    /// Try again after this time, or when something changes.
+    Retry(Duration),
+}
+
+impl TopicTask {
+    /// A task that has done nothing yet. `destination` never leads to our own seat.
+    pub fn new(
+        config: TopicTaskConfig,
+        source: Cluster,
+        destination: Cluster,
+        image: watch::Receiver<Arc<Image>>,
+        leader: LeaderHandle,
+    ) -> Self {
+        let rules = TopicRules {
+            filter: config.filter.clone(),
+            rename_prefix: config.rename_prefix.clone(),
+            seat: config.seat,
+            seats: config.seats,
+        };
+        Self {
+            config,
+            rules,
+            source,
+            destination: Destination { cluster: destination },
+            image,
+            leader,
+            status: watch::Sender::default(),
+            known_configs: None,
+            pins: Pins::new(),
+            bound: Vec::new(),
+            adjustments: Adjustments::default(),
+        }
+    }
+
+    /// What is known of each topic, for reports.
+    pub fn status(&self) -> watch::Receiver<Arc<TopicsStatus>> {
+        self.status.subscribe()
+    }
+
+    /// Runs until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let (found, discovered) = watch::channel(Discovered::default());
+        let discovery = Discovery {
+            source: self.source.clone(),
+            filter: self.config.filter.clone(),
+            interval: self.config.interval,
+            configs_interval: self.config.configs_interval,
+            cluster_id: self.config.expected_cluster_id.clone(),
+            found,
+        };
+        // A source that does not answer keeps only the looking from going on.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = discovery.run() => {}
+            () = self.keep_up(discovered) => {}
+        }
+    }
+
+    async fn keep_up(&mut self, mut discovered: watch::Receiver<Discovered>) {
+        loop {
+            let image = self.image.borrow_and_update().clone();
+            let seen = discovered.borrow_and_update().clone();
+            let next = self.round(&image, seen).await;
+            tokio::time::sleep(ROUND_GAP).await;
+            let is_on = match next {
+                Next::Change => self.change(&image, &mut discovered).await,
+                Next::OwnChanges => self.change_within(IMAGE_LAG, &image, &mut discovered).await,
+                Next::Retry(wait) => self.change_within(wait, &image, &mut discovered).await,
+            };
+            if !is_on {
+                return;
+            }
+        }
+    }
+
+    async fn change_within(
+        &mut self,
+        limit: Duration,
+        image: &Image,
+        discovered: &mut watch::Receiver<Discovered>,
+    ) -> bool {
+        let change = tokio::time::timeout(limit, self.change(image, discovered));
+        change.await.unwrap_or(true)
+    }
+
+    /// Waits for another look at the source, or for an image that another plan could follow from.
+    /// False: nothing will change any more.
+    async fn change(
+        &mut self,
+        planned: &Image,
+        discovered: &mut watch::Receiver<Discovered>,
+    ) -> bool {
+        loop {
+            tokio::select! {
+                change = discovered.changed() => return change.is_ok(),
+                change = self.image.changed() => if change.is_err() {
+                    return false;
+                },
+            }
+            if is_relevant(planned, &self.image.borrow_and_update()) {
+                return true;
+            }
+        }
+    }
+
+    /// One plan, carried out.
+    async fn round(&mut self, image: &Image, seen: Discovered) -> Next {
+        let link = self.config.link.clone();
+        let now = SystemTime::now();
+        let is_other_source = seen.trouble.as_ref().is_some_and(|t| t.is_other_source);
+        let is_seen = seen.trouble.is_none();
+        let trouble = seen.trouble.map(|trouble| (trouble.reason, trouble.detail));
+        self.report(|status| status.on_source(&link, now, trouble));
+        let Some(topics) = seen.topics.filter(|_| !is_other_source) else { return Next::Change };
+        let mut outcomes = Vec::new();
+        let (actions, result) = self.act(image, &topics, &mut outcomes).await;
+        let statuses = status::of_round(&actions, &outcomes, now);
+        let trouble = result.as_ref().err();
+        let trouble = trouble.map(|error| ("DESTINATION_UNREACHABLE", error.to_string()));
+        let is_done = is_seen && trouble.is_none();
+        self.report(|status| {
+            status.update(&link, now, statuses);
+            status.on_destination(&link, now, trouble);
+            if is_done {
+                status.last_success = Some(now);
+            }
+        });
+        match result.map_err(|error| error.retry()) {
+            Ok(()) => next(&outcomes),
+            Err(Retry::After(wait)) => Next::Retry(wait),
+            // What a person has to put right is put right while we run.
+            Err(Retry::WithBackoff | Retry::AfterMetadataRefresh | Retry::Never) => {
+                Next::Retry(RETRY)
+            }
+        }
+    }
+
+    /// Binds first: mirrors that are there do not wait for what may fail.
+    async fn act(
+        &mut self,
+        image: &Image,
+        topics: &[SourceTopic],
+        outcomes: &mut Vec<(TopicName, Outcome)>,
+    ) -> (Vec<Action>, Result<(), TopicError>) {
+        // An assignment that names a fenced broker, or none at all, is refused.
+        let is_ready = seat_is_ready(image, self.config.seat);
+        let defaults = if is_ready { Some(self.defaults(image).await) } else { None };
+        let known = defaults.as_ref().and_then(|defaults| defaults.as_ref().ok());
+        let actions = plan(topics, image, &self.rules, known, &self.pins);
+        self.bind(&actions).await;
+        self.adjustments.say(&self.config.link, &actions);
+        let result = match defaults {
+            None => Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) => self.destination.execute(&actions, outcomes).await,
+        };
+        if outcomes.iter().any(|(_, outcome)| outcome.is_invalid_config()) {
+            self.known_configs = None;
+        }
+        (actions, result)
+    }
+
+    async fn defaults(&mut self, image: &Image) -> Result<DestinationDefaults, TopicError> {
+        let level = image.metadata_version();
+        let known_configs = match &self.known_configs {
+            Some((known, at)) if *at == level => known.clone(),
+            _ => {
+                let known = self.destination.known_configs().await?;
+                self.known_configs = Some((known.clone(), level));
+                known
+            }
+        };
+        Ok(DestinationDefaults {
+            replication_factor: self.config.replication_factor,
+            known_configs,
+        })
+    }
+
+    async fn bind(&mut self, actions: &[Action]) {
+        let mut mirrors = Vec::new();
+        for action in actions {
+            let Action::Bind(binding) = action else { continue };
+            self.pins.insert(binding.id, binding.source_id);
+            mirrors.push(mirror_topic(&self.config, binding));
+        }
+        if mirrors != self.bound {
+            self.leader.bind(mirrors.clone()).await;
+            self.bound = mirrors;
+        }
+    }
+
+    fn report(&self, change: impl FnOnce(&mut TopicsStatus)) {
+        self.status.send_if_modified(|status| {
+            let before = Arc::clone(status);
+            change(Arc::make_mut(status));
+            *before != **status
+        });
+    }
+}
+
+fn mirror_topic(config: &TopicTaskConfig, binding: &Binding) -> MirrorTopic {
+    MirrorTopic {
+        id: binding.id,
+        name: binding.name.clone(),
+        link: config.link.clone(),
+        source_name: binding.source_name.clone(),
+        source_id: binding.source_id,
+        start: config.start,
+        segment_bytes: binding.segment_bytes,
+    }
+}
+
+fn seat_is_ready(image: &Image, seat: BrokerId) -> bool {
+    image.broker(seat).is_some_and(|seat| !seat.is_fenced && !seat.in_controlled_shutdown)
+}
+
+fn next(outcomes: &[(TopicName, Outcome)]) -> Next {
+    let throttled = outcomes.iter().filter_map(|(_, outcome)| match outcome {
+        Outcome::Throttled(wait) => Some(*wait),
+        _ => None,
+    });
+    if let Some(wait) = throttled.max() {
+        return Next::Retry(wait);
+    }
+    let is_refused = outcomes.iter().any(|(_, o)| matches!(o, Outcome::Refused { .. }));
+    match (outcomes.is_empty(), is_refused) {
+        (true, _) => Next::Change,
+        (false, true) => Next::Retry(RETRY),
+        (false, false) => Next::OwnChanges,
+    }
+}
+
+/// Whether a plan could come out differently: changes of leaders and in-sync replicas, which are most
+/// of what happens in a cluster, do not matter.
+fn is_relevant(planned: &Image, image: &Image) -> bool {
+    let delta = Delta::between(planned, image);
+    let placement = |image: &Image, id| {
+        let topic = image.topic(id)?;
+        let replicas = topic.partitions.values().map(|partition| partition.replicas.clone());
+        Some(replicas.collect::<Vec<_>>())
+    };
+    delta.configs
+        || delta.features
+        || !delta.brokers.is_empty()
+        || !delta.removed_topics.is_empty()
+        || delta.topics.iter().any(|id| placement(planned, *id) != placement(image, *id))
+}

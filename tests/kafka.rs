@@ -1,0 +1,7 @@
+//! Tests on real, stock Kafka clusters.
+
+mod support;
+
+mod kafka {
+    mod harness;
+}
