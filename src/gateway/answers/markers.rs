@@ -10,7 +10,7 @@ use kafka_protocol::messages::write_txn_markers_response::{
 use kafka_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use kafka_protocol::protocol::{Decodable, Message, decode_request_header_from_buffer};
 
-use super::{AnswerError, Asked, Asker, Reply, get_uvarint, undecodable};
+use super::{AnswerError, Asked, Asker, Reply, take_uvarint, undecodable};
 use crate::gateway::standing::{Standing, Standings, TopicRef};
 use crate::types::Uuid;
 use crate::wire::segments::put_uvarint;
@@ -99,7 +99,7 @@ fn copy_tags(from: &mut Bytes, to: &mut BytesMut) -> Option<()> {
 }
 
 fn copy_uvarint(from: &mut Bytes, to: &mut BytesMut) -> Option<usize> {
-    let value = get_uvarint(from)?;
+    let value = take_uvarint(from)?;
     put_uvarint(to, value as u64);
     Some(value)
 }

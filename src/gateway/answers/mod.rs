@@ -232,7 +232,7 @@ fn with_length(mut frame: BytesMut) -> Bytes {
 }
 
 /// An unsigned variable-length integer.
-fn get_uvarint(bytes: &mut Bytes) -> Option<usize> {
+fn take_uvarint(bytes: &mut Bytes) -> Option<usize> {
     let mut value = 0usize;
     for index in 0..5 {
         let byte = bytes.try_get_u8().ok()?;

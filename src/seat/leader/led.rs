@@ -218,6 +218,15 @@ impl Led {
                 if chunk.next_offset() <= buffer.end() {
                     return Ok(false);
                 }
+                // Only a copy that holds nothing may begin inside a batch. Anywhere else a batch
+                // that reaches below the end of the copy is of another lineage.
+                let is_empty = self.leadership.log_start() == Some(buffer.end());
+                if chunk.base_offset < buffer.end() && !is_empty {
+                    let (ours, source_end) = (buffer.end(), chunk.base_offset);
+                    self.trouble = Some(Trouble::Truncated { ours, source_end });
+                    self.reading = None;
+                    return Ok(false);
+                }
                 self.passed.bytes += chunk.bytes.len() as u64;
                 self.passed.records += chunk.records;
                 self.passed.batches += chunk.batches.len() as u64;

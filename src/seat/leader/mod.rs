@@ -6,6 +6,7 @@ mod led;
 mod refill;
 mod report;
 mod roles;
+mod serving;
 mod sessions;
 mod task;
 
