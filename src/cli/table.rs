@@ -9,7 +9,7 @@ use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 
 use super::status::{LinkStatus, Status};
 use crate::admin::view::{Mirror, Progress};
-use crate::mirror::report::{LinkState, PartitionState};
+use crate::mirror::report::PartitionState;
 use crate::mirror::topic::MirrorState;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -166,13 +166,9 @@ fn headline(link: &LinkStatus) -> String {
     format!(
         "link {}: {}{reason}; {mirrors}; lag {} records, {lag_mib} MiB, {lag_seconds} s",
         link.name,
-        link_state(link.state),
+        link.state,
         or_unknown(progress.lag_records),
     )
-}
-
-fn link_state(state: LinkState) -> &'static str {
-    state.name()
 }
 
 fn state(mirror: &Mirror) -> (&'static str, Color) {
@@ -193,4 +189,76 @@ fn state(mirror: &Mirror) -> (&'static str, Color) {
 
 fn or_unknown(count: Option<u64>) -> String {
     count.map_or("?".to_owned(), |count| count.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::admin::view::Link;
+    use crate::mirror::report::{ClusterReport, LinkReport, LinkState, Reason};
+
+    fn mirror(topic: &str, copied: u64) -> Mirror {
+        Mirror {
+            topic: topic.to_owned(),
+            source_topic: topic.to_owned(),
+            state: MirrorState::Active,
+            reason: None,
+            since: 0,
+            partition_count: 2,
+            partition_state: Some(PartitionState::CatchingUp),
+            partition_reason: None,
+            worst_partition: Some(1),
+            progress: Progress {
+                source_end_offset_sum: 120,
+                high_watermark_sum: 100,
+                lag_records: Some(20),
+                lag_bytes: Some(20 << 20),
+                lag_seconds: Some(1.25),
+                bytes_total: copied << 20,
+                records_total: copied,
+                batches_total: 1,
+            },
+        }
+    }
+
+    fn status(copied: u64) -> Status {
+        let link = LinkReport {
+            name: "east".to_owned(),
+            state: LinkState::Active,
+            reason: None,
+            since: 0,
+            topics: Vec::new(),
+        };
+        let failed = Mirror {
+            partition_state: Some(PartitionState::Failed),
+            partition_reason: Some(Reason::CorruptBatch),
+            ..mirror("payments", 0)
+        };
+        let mut link = Link::of(&link);
+        link.progress = mirror("", 0).progress;
+        link.mirrors.insert(MirrorState::Active, 2);
+        let topics = vec![mirror("orders", copied), failed];
+        let seat = ClusterReport::default().seat;
+        Status { seat, links: vec![LinkStatus { link, topics }] }
+    }
+
+    #[test]
+    fn the_screen_shows_lag_rates_and_what_needs_a_person() {
+        let (mut rates, start) = (Rates::default(), Instant::now());
+        rates.observe(&status(100), start);
+        rates.observe(&status(150), start + Duration::from_secs(2));
+        let screen = Look { colors: false }.screen(&status(150), Some(&rates));
+        let expected = "\
+seat -1: starting
+
+link east: Active; 2 Active; lag 20 records, 20.0 MiB, 1.2 s
+ MIRROR    STATE       REASON         PARTITIONS  SOURCE END  MIRROR END  LAG  LAG TIME  RECORDS/S  MIB/S
+ orders    CatchingUp                          2         120         100   20     1.2 s         25  25.00
+ payments  Failed      CORRUPT_BATCH           2         120         100   20     1.2 s          0   0.00
+needs a person: payments-1 CORRUPT_BATCH
+";
+        assert_eq!(screen, expected, "\n{screen}");
+    }
 }
