@@ -9,3 +9,4 @@ pub mod report;
 pub mod topic;
 pub mod topic_configs;
 pub mod topic_plan;
+pub mod topic_refusal;

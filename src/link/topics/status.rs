@@ -217,7 +217,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::mirror::topic_plan::Refusal;
+    use crate::mirror::topic_refusal::Refusal;
 
     fn refused() -> Action {
         let refusal = Refusal::SourceTopicDeleted;
