@@ -99,7 +99,7 @@ async fn links_and_mirrors_are_summed_up() {
     let links: Links = serde_json::from_str(&found[0].1).unwrap();
     assert_eq!(links.seat.broker_id, 9001);
     let link: view::Link = serde_json::from_str(&found[1].1).unwrap();
-    assert_eq!(links.links, [link.clone()]);
+    assert_eq!(links.links, std::slice::from_ref(&link));
     assert_eq!(link.mirrors[&MirrorState::Active], 1);
     assert_eq!(link.mirrors[&MirrorState::Failed], 1);
     assert_eq!(link.progress.lag_records, Some(7));

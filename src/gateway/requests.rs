@@ -80,7 +80,7 @@ impl Requests {
         Self {
             client: BufReader::with_capacity(
                 BUFFER_BYTES,
-                tokio::io::AsyncReadExt::chain(Cursor::new(first), reader),
+                AsyncReadExt::chain(Cursor::new(first), reader),
             ),
             pending,
             entry,

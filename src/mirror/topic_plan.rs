@@ -73,6 +73,13 @@ pub enum Action {
         /// The followed configs and the lock.
         configs: Configs,
     },
+    /// Create it later: the destination has not told what it needs to be asked for.
+    Wait {
+        /// The mirror's name.
+        name: TopicName,
+        /// The source topic's name.
+        source: TopicName,
+    },
     /// Add partitions to a mirror.
     AddPartitions {
         /// Its name.
@@ -342,7 +349,10 @@ impl<'a> Planner<'a> {
         let Some(source_configs) = &source.configs else {
             return self.refuse(name, &source.name, Refusal::SourceConfigsUnknown);
         };
-        let Some(defaults) = self.defaults else { return };
+        let Some(defaults) = self.defaults else {
+            let (name, source) = (name.clone(), source.name.clone());
+            return self.actions.push(Action::Wait { name, source });
+        };
         let real_replicas = defaults.replication_factor;
         let Some(partitions) =
             self.place(name, &source.name, source.partitions, real_replicas, None)

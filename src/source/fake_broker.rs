@@ -29,6 +29,8 @@ use crate::wire::batch::BatchHeader;
 use crate::wire::frame::RequestPrefix;
 
 pub(super) const TOPIC: &str = "orders";
+/// The topic's first id, and the only one that tests ask for.
+pub(super) const ASKED_ID: u128 = 99;
 
 /// What a broker does once instead of what it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +104,7 @@ impl FakeBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::new("127.0.0.1", listener.local_addr().unwrap().port());
         let state = State {
-            topic: Some(Uuid::from_u128(99)),
+            topic: Some(Uuid::from_u128(ASKED_ID)),
             epoch: 4,
             logs: (0..partitions).map(|partition| (partition, Log::default())).collect(),
             fetch_version: 17,
@@ -249,10 +251,11 @@ impl FakeBroker {
         let deadline = tokio::time::Instant::now() + wait;
         let mut changed = self.changed.subscribe();
         loop {
-            let partitions = self.read(id, request.session_epoch == 0, mischief);
+            let partitions = self.read(id, request.session_epoch <= 0, mischief);
             let late = tokio::time::Instant::now() >= deadline;
             if !partitions.is_empty() || late {
-                let id = if self.state().gives_sessions { id } else { 0 };
+                let gives = self.state().gives_sessions && prefix.api_version >= 7;
+                let id = if gives { id } else { 0 };
                 return Some(encode(prefix, &self.answer(prefix.api_version, id, partitions)));
             }
             let _late = tokio::time::timeout_at(deadline, changed.changed()).await;
@@ -275,7 +278,7 @@ impl FakeBroker {
             forgotten.clone(),
             request.max_wait_ms,
         ));
-        let id = if request.session_epoch == 0 {
+        let id = if request.session_epoch <= 0 {
             state.sessions.remove(&request.session_id);
             let id = 100 + i32::try_from(state.fetches.len()).unwrap();
             state.sessions.insert(id, Session::default());
@@ -286,7 +289,7 @@ impl FakeBroker {
         let Some(session) = state.sessions.get_mut(&id) else {
             return (id, false);
         };
-        assert_eq!(session.epoch, request.session_epoch);
+        assert_eq!(session.epoch, request.session_epoch.max(0));
         session.epoch += 1;
         for asked in asked {
             let told = session.partitions.get(&asked.partition).map_or(-1, |known| known.1);
@@ -339,7 +342,7 @@ impl FakeBroker {
     fn answer(&self, version: i16, id: i32, partitions: Vec<PartitionData>) -> FetchResponse {
         let mut topic = FetchableTopicResponse::default().with_partitions(partitions);
         if version >= 13 {
-            topic.topic_id = self.state().topic.unwrap_or_default();
+            topic.topic_id = Uuid::from_u128(ASKED_ID); // as it was asked
         } else {
             topic.topic = TopicName(StrBytes::from_static_str(TOPIC));
         }

@@ -2,6 +2,9 @@
 //! led; session tasks, each with a connection of its own, fetch and deliver. Decides nothing about
 //! mirrors: it says what the source says, and stops where the source contradicts itself.
 
+// Partitions are handed from map to message to map, one pointer each.
+#![allow(clippy::vec_box)]
+
 mod answer;
 mod cut;
 mod delivery;

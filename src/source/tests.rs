@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::fake_broker::{FakeBroker, Mischief, TOPIC};
+use super::fake_broker::{ASKED_ID, FakeBroker, Mischief, TOPIC};
 use super::{Source, SourceConfig};
 use crate::client::{ClientConfig, Cluster};
 use crate::mirror::lineage::{EpochHistory, EpochStart};
@@ -68,7 +68,7 @@ impl Seat {
             key: key(partition),
             link: LinkName::from("east"),
             source: TopicPartition { topic: TopicName::from(TOPIC), partition },
-            source_topic: TopicId(Uuid::from_u128(99)),
+            source_topic: TopicId(Uuid::from_u128(ASKED_ID)),
             start,
             stamps: Arc::new(EpochHistory::from_starts([history]).unwrap()),
             generation,

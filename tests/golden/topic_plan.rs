@@ -169,7 +169,10 @@ impl State {
                     self.log.topic_config(name.as_str(), key, None);
                 }
             }
-            Action::Adjust { .. } | Action::Bind(_) | Action::Refuse { .. } => {}
+            Action::Wait { .. }
+            | Action::Adjust { .. }
+            | Action::Bind(_)
+            | Action::Refuse { .. } => {}
         }
     }
 }
@@ -225,6 +228,7 @@ fn describe(action: &Action) -> String {
             let first = format!("create {name} as mirror of {source}\n");
             first + &placed(0, partitions) + &settings(configs)
         }
+        Action::Wait { name, source } => format!("wait to create {name} as mirror of {source}\n"),
         Action::AddPartitions { name, total, partitions } => {
             let first = format!("add partitions to {name}, {total} in all\n");
             first + &placed(total - partitions.len(), partitions)

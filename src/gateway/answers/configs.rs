@@ -50,9 +50,9 @@ pub fn describe(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
     let results = mine.iter().map(|resource| described(resource, version)).collect();
     let response =
         DescribeConfigsResponse::default().with_throttle_time_ms(0).with_results(results);
+    let split = Split { ours: !response.results.is_empty(), theirs: !others.is_empty() };
     asked.body.resources = others;
-    let relayed = asked.body.resources.len();
-    merged(frame, asked, response, relayed, |response, theirs| {
+    merged(frame, asked, response, split, |response, theirs| {
         response.throttle_time_ms = theirs.throttle_time_ms;
         response.results.extend(theirs.results);
     })
@@ -75,9 +75,9 @@ pub fn alter(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
     });
     let response =
         AlterConfigsResponse::default().with_throttle_time_ms(0).with_responses(results.collect());
+    let split = Split { ours: !response.responses.is_empty(), theirs: !others.is_empty() };
     asked.body.resources = others;
-    let relayed = asked.body.resources.len();
-    merged(frame, asked, response, relayed, |response, theirs| {
+    merged(frame, asked, response, split, |response, theirs| {
         response.throttle_time_ms = theirs.throttle_time_ms;
         response.responses.extend(theirs.responses);
     })
@@ -101,9 +101,9 @@ pub fn incremental_alter(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, Answe
     let response = IncrementalAlterConfigsResponse::default()
         .with_throttle_time_ms(0)
         .with_responses(results.collect());
+    let split = Split { ours: !response.responses.is_empty(), theirs: !others.is_empty() };
     asked.body.resources = others;
-    let relayed = asked.body.resources.len();
-    merged(frame, asked, response, relayed, |response, theirs| {
+    merged(frame, asked, response, split, |response, theirs| {
         response.throttle_time_ms = theirs.throttle_time_ms;
         response.responses.extend(theirs.responses);
     })
@@ -150,24 +150,29 @@ fn described(resource: &DescribeConfigsResource, version: i16) -> DescribeConfig
         .with_configs(configs)
 }
 
-/// The part of the request that is not about us (`asked`, of `relayed` resources) goes to a real
-/// broker, and `response`, our part, is completed by its answer.
+/// Whom a request is about.
+struct Split {
+    ours: bool,
+    theirs: bool,
+}
+
+/// What of the request is not about us (left in `asked`) goes to a real broker, and `response`, our
+/// part, is completed by its answer.
 fn merged<R>(
     frame: Bytes,
     asked: Asked<R>,
     mut response: R::Response,
-    relayed: usize,
+    split: Split,
     merge: fn(&mut R::Response, R::Response),
 ) -> Result<Reply, AnswerError>
 where
     R: Request + Send + 'static,
-    R::Response: Send + Default + PartialEq + 'static,
+    R::Response: Send + 'static,
 {
-    if relayed == 0 {
+    if !split.theirs {
         return asked.answer(&response);
     }
-    let nothing_of_ours = response == R::Response::default();
-    if nothing_of_ours {
+    if !split.ours {
         return Ok(Reply::Relay(frame));
     }
     let version = asked.version();

@@ -32,6 +32,8 @@ const DEBUGGING_CONSUMER: i32 = -2;
 /// A Fetch version by name that every broker knows that we can join.
 const FETCH_VERSION: i16 = 12;
 const READ_COMMITTED: i8 = 1;
+/// First version whose answer has leader epochs.
+const EPOCH_SINCE: i16 = 4;
 const NOT_NOW: ResponseError = ResponseError::NotLeaderOrFollower;
 
 /// What one partition's answer will be made of.
@@ -73,7 +75,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
         named.extend(partitions.map(|partition| (reference.clone(), partition.partition_index)));
     }
     let standings = Standings::look_up(asker.context, named).await;
-    let (plans, shares) = plan(&asked.body, standings, asker);
+    let (plans, shares) = plan(&asked.body, asked.version(), standings, asker);
     let mut asks = Vec::new();
     let mut kinds = Vec::new();
     for (broker, share) in shares {
@@ -105,6 +107,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
 
 fn plan(
     request: &ListOffsetsRequest,
+    version: i16,
     mut standings: Standings,
     asker: &Asker<'_>,
 ) -> (Vec<Plan>, BTreeMap<BrokerId, Share>) {
@@ -114,7 +117,12 @@ fn plan(
     for topic in &request.topics {
         for partition in &topic.partitions {
             let standing = standings.take();
-            let plan = plan_one(partition, &standing, committed).and_then(|(plan, led)| {
+            let plan = plan_one(partition, &standing, committed).and_then(|(mut plan, led)| {
+                if let Plan::Known { epoch, .. } = &mut plan
+                    && version < EPOCH_SINCE
+                {
+                    *epoch = LeaderEpoch::UNKNOWN;
+                }
                 let (asks_offset, asks_stable) = match plan {
                     Plan::Refused(_) => (false, false),
                     Plan::Known { stable, .. } => (false, stable),

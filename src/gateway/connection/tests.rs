@@ -1,1 +1,412 @@
+//! Connections through a listener of ours to brokers that are played by the test.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut};
+use kafka_protocol::messages::fetch_request::{FetchTopic, ReplicaState};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::{
+    ApiKey, FetchRequest, ListGroupsRequest, ListOffsetsRequest, ListOffsetsResponse,
+    ProduceRequest,
+};
+use kafka_protocol::protocol::{Encodable, StrBytes};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::super::answers::testing::{
+    LISTENER, MIRROR, MIRROR_ID, Member, decoded_frame, members, request, world_of,
+};
+use super::super::{ListenerName, backend, serve_listener};
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A gateway between `client`s and brokers 1 and 2, each played at a listener of its own.
+struct Stage {
+    address: std::net::SocketAddr,
+    brokers: Vec<TcpListener>,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        Self::with(0, LISTENER).await
+    }
+
+    /// Brokers whose listener has this security protocol.
+    async fn with(security_protocol: i16, inter_broker: &str) -> Self {
+        let mut brokers = Vec::new();
+        let mut cast = members();
+        for member in cast.iter_mut().filter(|member| !member.is_fenced) {
+            let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            member.port = broker.local_addr().unwrap().port();
+            member.security_protocol = security_protocol;
+            brokers.push(broker);
+        }
+        Self::of(&cast, brokers, inter_broker).await
+    }
+
+    async fn of(cast: &[Member], brokers: Vec<TcpListener>, inter_broker: &str) -> Self {
+        let mut context = world_of(cast);
+        context.inter_broker_listener = inter_broker.to_owned();
+        context.limits.connections = 2;
+        context.limits.drain = Duration::from_millis(100);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let name = ListenerName(LISTENER.to_owned());
+        let served = tokio::spawn(serve_listener(listener, name, Arc::new(context), stop.clone()));
+        Self { address, brokers, stop, served }
+    }
+
+    async fn client(&self) -> Peer {
+        Peer(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// The next connection that the gateway opens to any broker, and the broker's number.
+    async fn broker(&self) -> (i32, Peer) {
+        let accepted = async {
+            tokio::select! {
+                one = self.brokers[0].accept() => (1, one),
+                two = self.brokers[1].accept() => (2, two),
+            }
+        };
+        let (id, accepted) = timeout(DEADLINE, accepted).await.unwrap();
+        (id, Peer(accepted.unwrap().0))
+    }
+}
+
+/// The other end of a connection.
+struct Peer(TcpStream);
+
+impl Peer {
+    async fn send(&mut self, frame: &[u8]) {
+        let length = i32::try_from(frame.len()).unwrap();
+        self.0.write_all(&length.to_be_bytes()).await.unwrap();
+        self.0.write_all(frame).await.unwrap();
+    }
+
+    async fn receive(&mut self) -> Bytes {
+        let read = backend::read_frame(&mut self.0, 64 << 20);
+        timeout(DEADLINE, read).await.unwrap().unwrap().freeze()
+    }
+
+    async fn is_closed(&mut self) -> bool {
+        let read = backend::read_frame(&mut self.0, 64 << 20);
+        timeout(DEADLINE, read).await.unwrap().is_err()
+    }
+}
+
+/// A request of a kind that is relayed.
+fn relayed(correlation_id: i32, bytes: usize) -> BytesMut {
+    let mut frame = BytesMut::new();
+    frame.put_i16(ApiKey::Metadata as i16);
+    frame.put_i16(12);
+    frame.put_i32(correlation_id);
+    frame.extend((0..bytes).map(|index| (index % 251) as u8));
+    frame
+}
+
+fn sasl(key: ApiKey, version: i16) -> BytesMut {
+    let mut frame = BytesMut::new();
+    frame.put_i16(key as i16);
+    frame.put_i16(version);
+    frame.put_i32(1);
+    frame.put_slice(b"a token");
+    frame
+}
+
+fn produce() -> Bytes {
+    request(9, &ProduceRequest::default().with_acks(-1))
+}
+
+#[tokio::test]
+async fn answers_come_in_the_order_of_the_requests() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    let local = request(4, &ListGroupsRequest::default());
+    client.send(&relayed(1, 100)).await;
+    client.send(&local).await;
+    client.send(&relayed(2, 100)).await;
+    client.send(&local).await;
+    let (_, mut broker) = stage.broker().await;
+    // The broker sees the second request before it has answered the first: they are pipelined.
+    assert_eq!(broker.receive().await, relayed(1, 100));
+    assert_eq!(broker.receive().await, relayed(2, 100));
+    broker.send(b"answer 1").await;
+    broker.send(b"answer 2").await;
+    assert_eq!(client.receive().await, b"answer 1"[..]);
+    assert_eq!(client.receive().await.get_i32(), 77);
+    assert_eq!(client.receive().await, b"answer 2"[..]);
+    assert_eq!(client.receive().await.get_i32(), 77);
+}
+
+#[tokio::test]
+async fn large_frames_pass_both_ways_untouched() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    let (small, large) = (relayed(1, 10), relayed(2, 5 << 20));
+    client.send(&small).await;
+    let (_, mut broker) = stage.broker().await;
+    assert_eq!(broker.receive().await, small);
+    broker.send(b"small").await;
+    assert_eq!(client.receive().await, b"small"[..]);
+    let (_, received) = tokio::join!(client.send(&large), broker.receive());
+    assert!(received == large);
+    let (_, received) = tokio::join!(broker.send(&large), client.receive());
+    assert!(received == large);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_not_read_from() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    client.send(&relayed(0, 10)).await;
+    let (_, mut broker) = stage.broker().await;
+    for number in 1..=200 {
+        client.send(&relayed(number, 10)).await;
+    }
+    // With nothing answered, the queue lets so many through: those in it, one that was taken out
+    // of it and waits for its answer, and the entry that opened the backend frees its place.
+    let mut received = 0;
+    while let Ok(frame) = timeout(Duration::from_millis(300), broker.receive()).await {
+        assert_eq!(frame, relayed(received, 10));
+        received += 1;
+    }
+    let queue = i32::try_from(super::super::Limits::default().pending_answers).unwrap();
+    assert!((queue..=queue + 1).contains(&received), "{received}");
+    broker.send(b"answer").await;
+    assert_eq!(client.receive().await, b"answer"[..]);
+    assert_eq!(broker.receive().await, relayed(received, 10));
+}
+
+#[tokio::test]
+async fn the_end_of_the_broker_is_the_end_of_the_client() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    client.send(&relayed(1, 10)).await;
+    let (_, mut broker) = stage.broker().await;
+    broker.receive().await;
+    broker.send(b"answer").await;
+    client.receive().await;
+    drop(broker);
+    assert!(client.is_closed().await, "though it waits for nothing");
+}
+
+#[tokio::test]
+async fn the_end_of_the_client_is_the_end_of_the_brokers_connection() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    client.send(&relayed(1, 10)).await;
+    let (_, mut broker) = stage.broker().await;
+    broker.receive().await;
+    drop(client);
+    assert!(broker.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_be_reached_gives_way_to_the_next() {
+    let mut stage = Stage::new().await;
+    stage.brokers.remove(1);
+    stage.brokers.insert(1, TcpListener::bind("127.0.0.1:0").await.unwrap());
+    for _ in 0..2 {
+        let mut client = stage.client().await;
+        client.send(&relayed(1, 10)).await;
+        assert_eq!(stage.broker().await.0, 1);
+    }
+}
+
+#[tokio::test]
+async fn replicas_are_asked_in_line_or_aside() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    client.send(&relayed(1, 10)).await;
+    let (_, mut broker) = stage.broker().await;
+    let ask = |isolation: i8| {
+        let partition = ListOffsetsPartition::default().with_timestamp(1000);
+        let topic = ListOffsetsTopic::default()
+            .with_name(StrBytes::from_static_str(MIRROR).into())
+            .with_partitions(vec![partition.with_current_leader_epoch(-1)]);
+        let body = ListOffsetsRequest::default()
+            .with_replica_id((-1).into())
+            .with_isolation_level(isolation)
+            .with_topics(vec![topic]);
+        request(5, &body)
+    };
+    client.send(&ask(0)).await;
+    client.send(&relayed(3, 10)).await;
+    assert_eq!(broker.receive().await, relayed(1, 10));
+    assert_eq!(broker.receive().await[..4], ask(0)[..4], "asked in line");
+    assert_eq!(broker.receive().await, relayed(3, 10));
+    let partition = ListOffsetsPartitionResponse::default().with_offset(33).with_timestamp(44);
+    let topic = ListOffsetsTopicResponse::default()
+        .with_name(StrBytes::from_static_str(MIRROR).into())
+        .with_partitions(vec![partition]);
+    let mut answer = BytesMut::from(&[0, 0, 0, 77][..]);
+    let body = ListOffsetsResponse::default().with_topics(vec![topic]);
+    body.encode(&mut answer, 5).unwrap();
+    broker.send(b"answer 1").await;
+    broker.send(&answer).await;
+    broker.send(b"answer 3").await;
+    assert_eq!(client.receive().await, b"answer 1"[..]);
+    assert_eq!(offset(client.receive().await), 33);
+    assert_eq!(client.receive().await, b"answer 3"[..]);
+
+    // A client that has no broker yet: one is asked aside.
+    let mut other = stage.client().await;
+    other.send(&ask(0)).await;
+    let (_, mut aside) = stage.broker().await;
+    aside.receive().await;
+    aside.send(&answer).await;
+    assert_eq!(offset(other.receive().await), 33);
+    assert!(aside.is_closed().await);
+}
+
+fn offset(frame: Bytes) -> i64 {
+    let length = i32::try_from(frame.len()).unwrap().to_be_bytes();
+    let frame = [&length[..], &frame].concat().into();
+    let response = decoded_frame::<ListOffsetsRequest>(5, frame);
+    response.topics[0].partitions[0].offset
+}
+
+#[tokio::test]
+async fn nothing_is_answered_before_sasl_is_done() {
+    let stage = Stage::with(2, "INTERNAL").await;
+    let mut client = stage.client().await;
+    client.send(&produce()).await;
+    let (_, mut broker) = stage.broker().await;
+    assert_eq!(broker.receive().await, produce(), "the broker deals with it");
+    broker.send(b"it would close").await;
+    client.receive().await;
+
+    for key in [ApiKey::SaslHandshake, ApiKey::SaslAuthenticate] {
+        client.send(&sasl(key, 1)).await;
+        assert_eq!(broker.receive().await, sasl(key, 1));
+        broker.send(b"go on").await;
+        client.receive().await;
+    }
+    client.send(&produce()).await;
+    let probe = broker.receive().await;
+    assert_eq!(probe[..2], (ApiKey::ApiVersions as i16).to_be_bytes());
+    broker.send(b"any answer").await;
+    assert_eq!(client.receive().await.get_i32(), 77, "answered by us");
+    // The proof holds for a while.
+    client.send(&produce()).await;
+    assert_eq!(client.receive().await.get_i32(), 77);
+}
+
+#[tokio::test]
+async fn a_client_that_fails_sasl_gets_no_answer_of_ours() {
+    let stage = Stage::with(2, "INTERNAL").await;
+    let mut client = stage.client().await;
+    for key in [ApiKey::SaslHandshake, ApiKey::SaslAuthenticate] {
+        client.send(&sasl(key, 1)).await;
+    }
+    client.send(&produce()).await;
+    let (_, mut broker) = stage.broker().await;
+    for _ in 0..3 {
+        broker.receive().await;
+    }
+    drop(broker);
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn tokens_without_headers_pass() {
+    let stage = Stage::with(2, "INTERNAL").await;
+    let mut client = stage.client().await;
+    client.send(&sasl(ApiKey::SaslHandshake, 0)).await;
+    client.send(b"token").await;
+    client.send(&produce()).await;
+    let (_, mut broker) = stage.broker().await;
+    assert_eq!(broker.receive().await, sasl(ApiKey::SaslHandshake, 0));
+    assert_eq!(broker.receive().await, b"token"[..]);
+    assert_eq!(broker.receive().await, produce());
+}
+
+#[tokio::test]
+async fn absurd_and_oversized_requests_end_the_connection() {
+    let stage = Stage::new().await;
+    for length in [-1i32, 3, 7, i32::MAX, 64 * 1024 + 1] {
+        let mut client = stage.client().await;
+        client.0.write_all(&length.to_be_bytes()).await.unwrap();
+        client.0.write_all(&relayed(1, 10)).await.unwrap();
+        assert!(client.is_closed().await, "{length}");
+    }
+    let mut absurd = BytesMut::from(&request(4, &FetchRequest::default())[..]);
+    let topics = absurd.len() - 4;
+    absurd[topics..].copy_from_slice(&i32::MAX.to_be_bytes());
+    let mut client = stage.client().await;
+    client.send(&absurd).await;
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn one_client_too_many_is_turned_away() {
+    let stage = Stage::new().await;
+    let groups = request(4, &ListGroupsRequest::default());
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = stage.client().await;
+        client.send(&groups).await;
+        client.receive().await;
+        clients.push(client);
+    }
+    let mut third = stage.client().await;
+    third.send(&groups).await;
+    assert!(third.is_closed().await);
+    // The place of one that leaves is free as soon as that is noticed.
+    clients.pop();
+    let admitted = async {
+        loop {
+            let mut next = stage.client().await;
+            next.send(&groups).await;
+            if !next.is_closed().await {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, admitted).await.unwrap();
+}
+
+#[tokio::test]
+async fn followers_are_served_on_the_brokers_own_listener_only() {
+    let state = ReplicaState::default().with_replica_id(77.into()).with_replica_epoch(1);
+    let topic = FetchTopic::default().with_topic_id(MIRROR_ID.0);
+    let fetch = FetchRequest::default().with_replica_state(state).with_topics(vec![topic]);
+    let fetch = request(17, &fetch);
+
+    let outside = Stage::with(0, "INTERNAL").await;
+    let mut client = outside.client().await;
+    client.send(&fetch).await;
+    assert!(client.is_closed().await);
+
+    let inside = Stage::new().await;
+    let mut client = inside.client().await;
+    client.send(&fetch).await;
+    let mut answer = client.receive().await;
+    assert_eq!(answer.get_i32(), 77);
+    answer.advance(1 + 4);
+    assert_eq!(answer.get_i16(), 77, "the seat answers: this broker is not registered");
+}
+
+#[tokio::test]
+async fn a_stop_lets_answers_under_way_finish() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    client.send(&relayed(1, 10)).await;
+    let (_, mut broker) = stage.broker().await;
+    broker.receive().await;
+    let mut idle = stage.client().await;
+    stage.stop.cancel();
+    broker.send(b"answer").await;
+    assert_eq!(client.receive().await, b"answer"[..]);
+    assert!(client.is_closed().await);
+    assert!(idle.is_closed().await);
+    timeout(DEADLINE, stage.served).await.unwrap().unwrap();
+}

@@ -3,6 +3,7 @@
 use kafka_protocol::error::ResponseError;
 
 use crate::client::{ClientError, Retry, retry_response};
+use crate::types::BrokerId;
 
 /// Trouble of the topic task.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum TopicError {
     /// The source does not tell its cluster id.
     #[error("source does not tell its cluster id")]
     NoClusterId,
+    /// The destination would refuse replicas on our seat.
+    #[error("seat {0} is fenced or shutting down in the destination; nothing can be placed on it")]
+    SeatFenced(BrokerId),
     /// A request for several topics failed as a whole, or for the one that it was about.
     #[error("{request} for {topic} was answered with {error}{message}")]
     Refused {
@@ -61,7 +65,9 @@ impl TopicError {
         match self {
             Self::Client(error) => error.retry(),
             // The address may lead to the right cluster again; nothing is done until it does.
-            Self::OtherSource { .. } | Self::NoClusterId => Retry::WithBackoff,
+            Self::OtherSource { .. } | Self::NoClusterId | Self::SeatFenced(_) => {
+                Retry::WithBackoff
+            }
             Self::Refused { error, .. } => error.known().map_or(Retry::Never, retry_response),
         }
     }
@@ -76,7 +82,20 @@ impl TopicError {
                 error: Answered(TOPIC_AUTHORIZATION_FAILED | CLUSTER_AUTHORIZATION_FAILED),
                 ..
             } => "SOURCE_AUTHORIZATION_FAILED",
-            Self::Client(_) | Self::NoClusterId | Self::Refused { .. } => "SOURCE_UNREACHABLE",
+            Self::Client(_) | Self::NoClusterId | Self::SeatFenced(_) | Self::Refused { .. } => {
+                "SOURCE_UNREACHABLE"
+            }
+        }
+    }
+
+    /// The reason as reports name it, where the destination is concerned.
+    pub fn destination_reason(&self) -> &'static str {
+        match self {
+            Self::SeatFenced(_) => "SEAT_FENCED",
+            Self::Refused { .. } => "DESTINATION_REFUSED",
+            Self::Client(_) | Self::OtherSource { .. } | Self::NoClusterId => {
+                "DESTINATION_UNREACHABLE"
+            }
         }
     }
 

@@ -204,7 +204,7 @@ impl TopicTask {
         let (actions, result) = self.act(image, &topics, &mut outcomes).await;
         let statuses = status::of_round(&actions, &outcomes, now);
         let trouble = result.as_ref().err();
-        let trouble = trouble.map(|error| ("DESTINATION_UNREACHABLE", error.to_string()));
+        let trouble = trouble.map(|error| (error.destination_reason(), error.to_string()));
         let is_done = is_seen && trouble.is_none();
         self.report(|status| {
             status.update(&link, now, statuses);
@@ -232,15 +232,17 @@ impl TopicTask {
     ) -> (Vec<Action>, Result<(), TopicError>) {
         // An assignment that names a fenced broker, or none at all, is refused.
         let is_ready = seat_is_ready(image, self.config.seat);
-        let defaults = if is_ready { Some(self.defaults(image).await) } else { None };
-        let known = defaults.as_ref().and_then(|defaults| defaults.as_ref().ok());
-        let actions = plan(topics, image, &self.rules, known, &self.pins);
+        let defaults = if is_ready {
+            self.defaults(image).await
+        } else {
+            Err(TopicError::SeatFenced(self.config.seat))
+        };
+        let actions = plan(topics, image, &self.rules, defaults.as_ref().ok(), &self.pins);
         self.bind(&actions).await;
         self.adjustments.say(&self.config.link, &actions);
         let result = match defaults {
-            None => Ok(()),
-            Some(Err(error)) => Err(error),
-            Some(Ok(_)) => self.destination.execute(&actions, outcomes).await,
+            Err(error) => Err(error),
+            Ok(_) => self.destination.execute(&actions, outcomes).await,
         };
         if outcomes.iter().any(|(_, outcome)| outcome.is_invalid_config()) {
             self.known_configs = None;

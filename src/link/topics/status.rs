@@ -112,7 +112,10 @@ fn change(
     let before = present.take();
     *present = trouble.map(|(reason, detail)| {
         let same = before.as_ref().filter(|before| before.reason == reason);
-        if same.is_none() {
+        if same.is_none() && reason == "SEAT_FENCED" {
+            // As at every start: the seat reports its own trouble.
+            tracing::info!(%link, cluster, reason, "topics wait for the seat");
+        } else if same.is_none() {
             tracing::warn!(%link, cluster, reason, %detail, "topics cannot be kept up; trying on");
         }
         ClusterTrouble { reason, detail, since: same.map_or(now, |before| before.since) }
@@ -150,7 +153,9 @@ pub(super) fn of_round(
     let mut topics: BTreeMap<TopicName, TopicStatus> = BTreeMap::new();
     for action in actions {
         let (name, source, state, trouble) = match action {
-            Action::Create { name, source, .. } => (name, source, TopicState::Pending, None),
+            Action::Create { name, source, .. } | Action::Wait { name, source } => {
+                (name, source, TopicState::Pending, None)
+            }
             Action::Bind(binding) => {
                 (&binding.name, &binding.source_name, TopicState::Active, None)
             }
