@@ -140,7 +140,8 @@ impl Board {
         [
             mirror.topic.clone(),
             state,
-            mirror.source_end_offset_sum.to_string(),
+            // A sum of what is known alone would look like a source that has gone back.
+            mirror.lag_records.map_or_else(unknown, |_| mirror.source_end_offset_sum.to_string()),
             mirror.high_watermark_sum.to_string(),
             mirror.lag_records.map_or_else(unknown, |lag| lag.to_string()),
             mirror.lag_seconds.map_or_else(unknown, |lag| format!("{lag:.2} s")),

@@ -1,10 +1,12 @@
 //! What the demo produces: a lively mix, each topic by a Java producer of its own.
 
-use anyhow::{Context, Result};
+use std::time::Duration;
 
-use super::support::Cluster;
+use anyhow::{Context, Result, ensure};
+
 use super::support::java::{Background, Produce, sent};
 use super::support::judge::NewTopic;
+use super::support::{Cluster, eventually};
 
 /// One topic and what is produced into it.
 struct Stream {
@@ -63,6 +65,9 @@ const CLICKS_LZ4: &[(&str, &str)] =
 const CLICKS_GZIP: &[(&str, &str)] =
     &[("rate", "200"), ("size", "500"), ("compression", "gzip"), ("transactions", "idempotent")];
 
+/// Six JVMs start at once, on machines of any size.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+
 /// Names of all topics.
 pub fn topics() -> Vec<&'static str> {
     STREAMS.iter().map(|stream| stream.topic).collect()
@@ -87,7 +92,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// All streams, endless.
+    /// All streams, endless; each has its first record acknowledged.
     pub fn start(source: &Cluster) -> Result<Self> {
         let mut running = Vec::new();
         for stream in STREAMS {
@@ -96,6 +101,12 @@ impl Load {
                 produce = produce.option(key, value);
             }
             running.push((stream.topic, produce.start(source.dist())?));
+        }
+        for (topic, producer) in &running {
+            eventually(START_DEADLINE, format!("the first record of {topic}"), || {
+                ensure!(!producer.lines()?.is_empty(), "nothing is acknowledged");
+                Ok(())
+            })?;
         }
         Ok(Self { running })
     }

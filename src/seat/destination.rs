@@ -44,8 +44,10 @@ impl Destination {
             what: "no cluster id".to_owned(),
         })?;
         check_one_cluster(bootstrap, config, &cluster_id).await?;
-        let broker = metadata.brokers.keys().next().copied().unwrap_or(BrokerId(0));
-        let settings = broker_settings(&cluster.any().await?, broker).await?;
+        // Only a broker itself tells its settings; our own seat, should it be listed, is none.
+        let real = metadata.brokers.keys().copied().find(|id| cluster.endpoint(*id).is_ok());
+        let broker = real.unwrap_or(BrokerId(0));
+        let settings = broker_settings(&cluster.broker(broker).await?, broker).await?;
         let millis = |key: &str, default: u64| {
             let value = settings.get(key).and_then(|value| value.parse().ok());
             Duration::from_millis(value.unwrap_or(default))

@@ -86,9 +86,10 @@ impl Verification {
         let Some(copy) = mirror.partitions.iter().find(|copy| copy.partition == number) else {
             return self.problem(topic, number, "the mirror has no such partition");
         };
-        let real = copy.in_sync.iter().filter(|broker| **broker != self.seat);
+        let in_sync: BTreeSet<_> = copy.in_sync.iter().copied().collect();
+        let real = in_sync.into_iter().filter(|broker| *broker != self.seat);
         let copies: Vec<_> = real
-            .map(|&broker| Place {
+            .map(|broker| Place {
                 side: Side::Destination,
                 cluster: self.destination.clone(),
                 broker,
