@@ -16,8 +16,8 @@ use kafka_protocol::protocol::Message;
 const COMPACT_SINCE: i16 = 3;
 /// The newest version of ApiVersions whose answer is known to begin as we read it.
 const NEWEST: i16 = 4;
-/// Correlation id: the header of this answer is version 0 whatever the request's version.
-const HEADER_BYTES: usize = 4;
+/// Length and correlation id: the header of this answer is version 0 whatever the request's version.
+const HEADER_BYTES: usize = 4 + 4;
 
 /// An ApiVersions answer that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ fn highest_known(api_key: i16) -> Option<i16> {
     Some(range.max)
 }
 
-/// Lowers the maxima in the broker's answer (`frame`, without its length) to a request of `version`.
+/// Lowers the maxima in the broker's answer (`frame`, with its length) to a request of `version`.
 pub fn lower(version: i16, mut frame: BytesMut) -> Result<BytesMut, MalformedVersions> {
     let mut at = HEADER_BYTES;
     let broken = |at| MalformedVersions { version, at };
@@ -123,4 +123,80 @@ fn tags(bytes: &[u8]) -> Option<usize> {
         at = at.checked_add(length_bytes + length)?;
     }
     (at <= bytes.len()).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kafka_protocol::messages::ApiVersionsResponse;
+    use kafka_protocol::protocol::Decodable;
+
+    use super::*;
+
+    /// Answers of a 4.3.1 broker to ApiVersions 0, 4 and 9, as they were on the wire.
+    const V0: &[u8] = include_bytes!("../../tests/data/api-versions-v0-4.3.1.bin");
+    const V4: &[u8] = include_bytes!("../../tests/data/api-versions-v4-4.3.1.bin");
+    const V9: &[u8] = include_bytes!("../../tests/data/api-versions-v9-4.3.1.bin");
+
+    fn decode(version: i16, frame: &[u8]) -> ApiVersionsResponse {
+        let mut body = Bytes::copy_from_slice(&frame[HEADER_BYTES..]);
+        let response = ApiVersionsResponse::decode(&mut body, version).unwrap();
+        assert!(body.is_empty());
+        response
+    }
+
+    fn ranges(response: &ApiVersionsResponse) -> BTreeMap<i16, (i16, i16)> {
+        let keys = response.api_keys.iter();
+        keys.map(|key| (key.api_key, (key.min_version, key.max_version))).collect()
+    }
+
+    #[test]
+    fn every_key_of_a_real_broker_stays_and_only_maxima_fall() {
+        for (version, real) in [(0, V0), (4, V4)] {
+            let lowered = lower(version, BytesMut::from(real)).unwrap();
+            let (before, mut after) = (decode(version, real), decode(version, &lowered));
+            let (offered, left) = (ranges(&before), ranges(&after));
+            assert!(offered.len() > 50);
+            let mut lower_ones = BTreeMap::new();
+            for (key, range) in &offered {
+                assert_eq!(left[key].0, range.0, "the minimum of key {key}");
+                if left[key] != *range {
+                    lower_ones.insert(*key, (range.1, left[key].1));
+                }
+            }
+            // ListOffsets, WriteTxnMarkers and DescribeLogDirs: what the crate does not know yet.
+            let expected = [(2, (11, 10)), (27, (2, 1)), (35, (5, 4))];
+            assert_eq!(lower_ones, BTreeMap::from(expected));
+            // Nothing else changed.
+            after.api_keys.clone_from(&before.api_keys);
+            assert_eq!(after, before);
+        }
+    }
+
+    #[test]
+    fn a_broker_that_does_not_know_the_version_answers_in_version_0() {
+        let lowered = lower(9, BytesMut::from(V9)).unwrap();
+        let response = decode(0, &lowered);
+        assert_eq!(response.error_code, 35);
+        assert_eq!(ranges(&response), ranges(&decode(0, V9)));
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_is_an_error() {
+        for cut in 0..V4.len() / 2 {
+            assert!(lower(4, BytesMut::from(&V4[..cut])).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn versions_that_we_cannot_read_are_refused_as_a_broker_does() {
+        assert_eq!(refusal(4, 77), None);
+        let refused = refusal(5, 77).unwrap();
+        let length = i32::from_be_bytes(refused[..4].try_into().unwrap());
+        assert_eq!(length as usize, refused.len() - 4);
+        let response = decode(0, &refused);
+        assert_eq!(response.error_code, 35);
+        assert_eq!(ranges(&response), BTreeMap::from([(18, (0, 4))]));
+    }
 }

@@ -410,3 +410,24 @@ async fn a_stop_lets_answers_under_way_finish() {
     assert!(idle.is_closed().await);
     timeout(DEADLINE, stage.served).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn the_brokers_versions_are_lowered_on_their_way() {
+    let answer = include_bytes!("../../../tests/data/api-versions-v4-4.3.1.bin");
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    let mut ask = relayed(77, 0);
+    ask[1] = ApiKey::ApiVersions as u8;
+    ask[3] = 4;
+    client.send(&ask).await;
+    let (_, mut broker) = stage.broker().await;
+    assert_eq!(broker.receive().await, ask);
+    broker.send(&answer[4..]).await;
+    let lowered = client.receive().await;
+    let expected = super::super::versions::lower(4, BytesMut::from(&answer[..])).unwrap();
+    assert!(lowered == expected[4..] && lowered != answer[4..]);
+
+    ask[3] = 5;
+    client.send(&ask).await;
+    assert_eq!(client.receive().await, super::super::versions::refusal(5, 77).unwrap()[4..]);
+}
