@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use super::answer::PartitionAnswer;
 use super::cut::{self, Cut, Damage};
 use super::fetch_session::WireKey;
+use super::messages::Why;
 use super::partition::Partition;
-use super::session::{Session, SessionError, Why, reserve_now};
+use super::session::{Session, SessionError, reserve_now};
 use super::verdict::{Verdict, error_text, verdict};
 use super::{COPY_BELOW_FRACTION, PIN_FREELY_BYTES};
 use crate::tail::budget::Reservation;
@@ -131,6 +132,10 @@ impl Session {
         let Some(partition) = self.partitions.get_mut(name) else {
             return Ok(());
         };
+        // Only a broker that answers one partition twice gets here with what was sent already.
+        if cut.next_offset <= partition.offset() {
+            return Ok(());
+        }
         partition.position =
             Some(OffsetAndEpoch { offset: cut.next_offset, epoch: cut.source_epoch });
         if partition.doubts.damage.is_some_and(|at| cut.next_offset > at) {

@@ -28,6 +28,8 @@ use crate::client::Endpoint;
 use crate::wire::batch::BatchHeader;
 use crate::wire::frame::RequestPrefix;
 
+/// No test waits longer for anything.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 pub(super) const TOPIC: &str = "orders";
 /// The topic's first id, and the only one that tests ask for.
 pub(super) const ASKED_ID: u128 = 99;
@@ -96,6 +98,8 @@ pub(super) struct State {
 pub(super) struct FakeBroker {
     state: Arc<Mutex<State>>,
     changed: watch::Sender<u64>,
+    /// Counts fetches.
+    fetched: watch::Sender<u64>,
     endpoint: Endpoint,
 }
 
@@ -117,7 +121,8 @@ impl FakeBroker {
             sessions: HashMap::new(),
         };
         let (changed, _) = watch::channel(0);
-        let broker = Self { state: Arc::new(Mutex::new(state)), changed, endpoint };
+        let (fetched, _) = watch::channel(0);
+        let broker = Self { state: Arc::new(Mutex::new(state)), changed, fetched, endpoint };
         tokio::spawn(broker.clone().accept(listener));
         broker
     }
@@ -134,6 +139,13 @@ impl FakeBroker {
     pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Waits, with a deadline, until a fetch finds this true.
+    pub(super) async fn until(&self, what: impl Fn(&State) -> bool) {
+        let mut fetched = self.fetched.subscribe();
+        let waited = fetched.wait_for(|_| what(&self.state()));
+        tokio::time::timeout(DEADLINE, waited).await.expect("in time").unwrap();
     }
 
     pub(super) fn append(&self, partition: i32, batch: Vec<u8>) {
@@ -223,6 +235,7 @@ impl FakeBroker {
     async fn fetch(&self, prefix: RequestPrefix, request: FetchRequest) -> Option<Bytes> {
         let (id, known) = self.begin(prefix.api_version, &request);
         let mischief = self.state().mischief.pop_front();
+        self.fetched.send_modify(|count| *count += 1);
         match mischief {
             Some(Mischief::Hangup) => return None,
             Some(Mischief::Garbage) => {

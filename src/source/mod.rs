@@ -9,6 +9,7 @@ mod answer;
 mod cut;
 mod delivery;
 mod fetch_session;
+mod messages;
 mod meters;
 mod partition;
 mod places;

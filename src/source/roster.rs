@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::messages::{Command, Report, Shared, SlotId};
 use super::partition::Partition;
-use super::session::{Command, Report, Session, Shared, SlotId};
+use super::session::Session;
 use crate::client::Backoff;
 use crate::types::{BrokerId, PartitionKey, TopicId};
 

@@ -15,11 +15,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::messages::{Report, Shared, SlotId};
 use super::meters::Meters;
 use super::partition::Partition;
 use super::places::{Led, Located, Places};
 use super::roster::Roster;
-use super::session::{Report, Shared, SlotId};
 use super::start::{self, Findings};
 use super::{CONNECTIONS_PER_BROKER, SourceConfig};
 use crate::client::{ClientError, Cluster, ClusterMetadata, Topics};

@@ -15,15 +15,15 @@ use tokio::time::Instant;
 
 use super::answer::{self, AnswerError};
 use super::fetch_session::{FetchSession, Outcome, WireKey};
-use super::meters::{Meters, OpenConnection};
+use super::messages::{Command, Report, Shared, SlotId, Why};
+use super::meters::OpenConnection;
 use super::partition::Partition;
 use super::request::{self, Limits};
 use super::verdict::error_text;
 use super::{LARGE_BYTES, LONG_WAIT, MEDIUM_BYTES, SHORT_WAIT, SMALL_BYTES};
-use crate::client::{ClientError, Cluster, Connection};
+use crate::client::{ClientError, Connection};
 use crate::tail::budget::{MemoryBudget, Reservation};
-use crate::tail::{Arrivals, Trouble};
-use crate::types::{BrokerId, LeaderEpoch, PartitionKey};
+use crate::types::{BrokerId, PartitionKey};
 
 /// For so long after a change of its partitions a session asks with short waits: more of the kind
 /// may be under way, and a long poll would keep them waiting.
@@ -36,76 +36,6 @@ const MAX_THROTTLE: Duration = Duration::from_secs(60);
 const MIN_VERSION: i16 = 5;
 /// What is newer concerns followers only.
 const MAX_VERSION: i16 = 17;
-
-/// Which session: a broker, how topics are named, and a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct SlotId {
-    /// The broker.
-    pub broker: BrokerId,
-    /// Whether all its topics have ids; ids and names are never mixed in a session.
-    pub by_id: bool,
-    /// Whether it tells our rack; then its broker may answer with the name of a nearer replica
-    /// instead of records.
-    pub tells_rack: bool,
-    /// Which of the connections.
-    pub index: usize,
-}
-
-/// From the router.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Read this partition too, or instead of an older order for it.
-    Give(Box<Partition>),
-    /// Read it no more.
-    Take {
-        /// The mirror partition.
-        key: PartitionKey,
-        /// The order meant; a newer one stays.
-        ticket: u64,
-        /// Whether the router wants it back.
-        give_back: bool,
-    },
-}
-
-/// Why a partition goes back to the router.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// The router asked for it.
-    Recalled,
-    /// Something moved; the broker may have said whereto.
-    Retry(String, Option<(BrokerId, LeaderEpoch)>),
-    /// Our position is not in its log.
-    Range(String),
-    /// The topic may be gone or another.
-    Topic(String),
-    /// We may not read it.
-    Denied(String),
-    /// Another replica is nearer.
-    Preferred(BrokerId),
-    /// It cannot be read on.
-    Ended(Trouble),
-}
-
-/// To the router.
-#[derive(Debug)]
-pub(super) enum Report {
-    /// The session had a good answer: its broker is well.
-    Alive(BrokerId),
-    /// A partition goes back.
-    Returned(Box<Partition>, Why),
-    /// The session has ended; its partitions go back.
-    Closed(SlotId, Vec<Box<Partition>>, String),
-}
-
-/// What all sessions of a source share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub cluster: Cluster,
-    pub rack: Option<String>,
-    pub arrivals: Arrivals,
-    pub budget: MemoryBudget,
-    pub meters: Meters,
-}
 
 /// Why a session cannot go on. All of it is tried again, with backoff, by the router.
 #[derive(Debug, thiserror::Error)]

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::messages::Why;
 use super::partition::Partition;
 use super::places::Located;
 use super::router::{Router, Stage};
-use super::session::Why;
 use super::start::{Found, Refused};
 use super::verdict::{Verdict, error_text, verdict};
 use crate::tail::{ArrivalKind, Trouble};
