@@ -1,4 +1,4 @@
-//! Kafka's own clients and tools as judges: two small Java programs, compiled once per release, and
+//! Kafka's own clients and tools as judges: small Java programs, compiled once per release, and
 //! any stock main class.
 
 use std::fs::File;
@@ -13,9 +13,10 @@ use tempfile::TempDir;
 use super::dist::Dist;
 use super::process::Supervised;
 
-const SOURCES: [(&str, &str); 2] = [
+const SOURCES: [(&str, &str); 3] = [
     ("Produce.java", include_str!("java/Produce.java")),
     ("Consume.java", include_str!("java/Consume.java")),
+    ("Latency.java", include_str!("java/Latency.java")),
 ];
 const CLIENT_DEADLINE: Duration = Duration::from_secs(180);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -254,7 +255,8 @@ pub fn sorted(stdout: &str) -> Vec<String> {
     lines
 }
 
-fn run_program(dist: &Dist, main_class: &str, arguments: &[String]) -> Result<Background> {
+/// Starts one of the programs beside this file and leaves it running.
+pub fn run_program(dist: &Dist, main_class: &str, arguments: &[String]) -> Result<Background> {
     let mut options = client_options(dist)?;
     options.push("-Xmx384m".to_owned());
     let class_path = format!("{}:{}", compiled(dist)?.display(), dist.class_path()?);

@@ -1,0 +1,97 @@
+//! The records that are copied: batches of 64 KiB, evenly over the partitions of a topic.
+
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bytes::Bytes;
+
+use crate::support::cluster::Cluster;
+use crate::support::judge::NewTopic;
+use crate::support::judge::produce::plain_batch;
+
+/// Partitions of every topic here.
+pub const PARTITIONS: i32 = 10;
+/// Bytes of a batch, nearly.
+pub const BATCH_BYTES: u64 = 64 << 10;
+const RECORD_BYTES: usize = 1012;
+const RECORDS: usize = 64;
+/// Connections that fill a topic.
+const WRITERS: i32 = 2;
+
+/// A filled topic.
+pub struct Load {
+    /// Its name.
+    pub topic: String,
+    /// Bytes of its batches.
+    pub bytes: u64,
+    /// Log end offset of each partition.
+    pub end_offset: i64,
+}
+
+impl Load {
+    /// Mebibytes.
+    pub fn mebibytes(&self) -> f64 {
+        self.bytes as f64 / f64::from(1 << 20)
+    }
+}
+
+/// Makes a topic with `bytes` in it, all on broker 1.
+pub fn fill(cluster: &Cluster, topic: &str, bytes: u64) -> Result<Load> {
+    let assignment = vec![vec![1]; usize::try_from(PARTITIONS)?];
+    let new = NewTopic::new(topic, 0).assignment(assignment);
+    // Copies are thrown away between rounds: at once.
+    cluster.create_topic(&new.config("file.delete.delay.ms", 0))?;
+    let batches = (bytes / BATCH_BYTES).div_ceil(u64::try_from(PARTITIONS)?);
+    let batch = batch();
+    let address = cluster.address(1)?;
+    thread::scope(|scope| {
+        let write = |writer: i32| {
+            let batch = batch.clone();
+            let address = &address;
+            move || {
+                let mine = (0..PARTITIONS).filter(|partition| partition % WRITERS == writer);
+                write(address, topic, &mine.collect::<Vec<_>>(), batches, &batch)
+            }
+        };
+        let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(write(writer))).collect();
+        writers.into_iter().try_for_each(|writer| {
+            writer.join().map_err(|_panicked| anyhow!("a writer has panicked"))?
+        })
+    })?;
+    let end_offset = i64::try_from(batches)? * i64::try_from(RECORDS)?;
+    let bytes = batches * u64::try_from(PARTITIONS)? * u64::try_from(batch.len())?;
+    Ok(Load { topic: topic.to_owned(), bytes, end_offset })
+}
+
+fn write(
+    address: &str,
+    topic: &str,
+    partitions: &[i32],
+    batches: u64,
+    batch: &Bytes,
+) -> Result<()> {
+    let mut judge = crate::support::judge::Judge::connect(address)?;
+    for _ in 0..batches {
+        for partition in partitions {
+            let answer = judge.produce(topic, *partition, 1, batch.clone());
+            let answer = answer.with_context(|| format!("fill {topic}-{partition}"))?;
+            ensure!(answer.error_code == 0, "{topic}-{partition}: error {}", answer.error_code);
+        }
+    }
+    Ok(())
+}
+
+fn batch() -> Bytes {
+    // Not all alike; a simple generator is random enough for what nobody compresses.
+    let mut state = 0x9e37_79b9_u32;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_be_bytes()[0]
+    };
+    let values: Vec<Vec<u8>> =
+        (0..RECORDS).map(|_| (0..RECORD_BYTES).map(|_| next()).collect()).collect();
+    let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+    plain_batch(&values, 1_700_000_000_000)
+}

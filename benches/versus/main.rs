@@ -1,0 +1,66 @@
+//! `cargo bench --bench versus`: lockstep against a stock Kafka replica in the same run, on this
+//! machine. Ratios count; absolute numbers are those of the machine. Needs what `tests/support`
+//! needs; logs belong on a RAM disk: `LOCKSTEP_TEST_DIR=/dev/shm`.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod catch_up;
+mod latency;
+mod load;
+mod usage;
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "usage: cargo bench --bench versus -- [catch-up|latency] [--gib N] \
+    [--rounds N] [--records N]";
+
+/// What is asked for on the command line.
+struct Wanted {
+    catch_up: bool,
+    latency: bool,
+    gib: f64,
+    rounds: usize,
+    records: u32,
+}
+
+fn main() -> Result<()> {
+    let wanted = Wanted::parse(std::env::args().skip(1))?;
+    if wanted.catch_up {
+        catch_up::run(wanted.gib, wanted.rounds)?;
+    }
+    if wanted.latency {
+        latency::run(wanted.rounds, wanted.records)?;
+    }
+    Ok(())
+}
+
+impl Wanted {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut wanted =
+            Self { catch_up: false, latency: false, gib: 2.0, rounds: 3, records: 1000 };
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().context(USAGE);
+            match argument.as_str() {
+                "catch-up" => wanted.catch_up = true,
+                "latency" => wanted.latency = true,
+                "--gib" => wanted.gib = value()?.parse()?,
+                "--rounds" => wanted.rounds = value()?.parse()?,
+                "--records" => wanted.records = value()?.parse()?,
+                // Cargo says it to every bench.
+                "--bench" => {}
+                _ => bail!(USAGE),
+            }
+        }
+        if !wanted.catch_up && !wanted.latency {
+            (wanted.catch_up, wanted.latency) = (true, true);
+        }
+        Ok(wanted)
+    }
+}
+
+/// The middle one; of an even count the upper of the two.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
