@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::tail_check::{self, Copy, Evidence};
 use crate::client::Cluster;
 use crate::image::{Image, PartitionImage};
+use crate::mirror::topic_configs;
 use crate::seat::error::SeatError;
 use crate::seat::follow::{self, Followed, FollowerIdentity};
 use crate::seat::leader::{Adoption, LeaderHandle, MirrorTopic};
@@ -106,6 +107,10 @@ impl Rejoin {
         let mut away = Vec::new();
         for mirror in mine {
             let Some(topic) = image.topic(mirror.id) else { continue };
+            // Somebody unlocked it: it is promoted by hand, or about to be.
+            if !topic_configs::is_locked(image.topic_config(&mirror.name)) {
+                continue;
+            }
             for (&partition, state) in &topic.partitions {
                 let key = PartitionKey { topic: mirror.id, partition };
                 away.extend(self.away_partition(key, state, &mirror));
