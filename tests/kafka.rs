@@ -3,6 +3,7 @@
 mod support;
 
 mod kafka {
+    mod fidelity;
     mod harness;
     mod verify;
 }

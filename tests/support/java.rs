@@ -172,6 +172,13 @@ impl Produce {
         self
     }
 
+    /// Another load after this one, by the same process: a JVM less.
+    pub fn and(mut self, next: Self) -> Self {
+        self.arguments.push("and".to_owned());
+        self.arguments.extend(next.arguments);
+        self
+    }
+
     /// Sends all; fails unless all are acknowledged.
     pub fn run(&self, dist: &Dist) -> Result<Vec<Sent>> {
         let outcome = self.start(dist)?.wait(CLIENT_DEADLINE)?;

@@ -3,6 +3,7 @@
 
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -22,10 +23,6 @@ public final class Produce {
     private static volatile boolean stopping;
 
     public static void main(String[] arguments) throws Exception {
-        for (String argument : arguments) {
-            String[] pair = argument.split("=", 2);
-            OPTIONS.put(pair[0], pair[1]);
-        }
         Thread main = Thread.currentThread();
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             stopping = true;
@@ -35,15 +32,31 @@ public final class Produce {
                 Thread.currentThread().interrupt();
             }
         }));
+        int begin = 0;
+        for (int end = 0; end <= arguments.length && !stopping; end++) {
+            if (end < arguments.length && !arguments[end].equals("and")) continue;
+            load(Arrays.copyOfRange(arguments, begin, end));
+            begin = end + 1;
+        }
+        System.out.flush();
+        // Not exit(): the hook above waits for this thread. An open transaction stays open.
+        Runtime.getRuntime().halt(FAILED.get() ? 1 : 0);
+    }
+
+    // Loads follow each other: what one sends is acknowledged before the next begins.
+    private static void load(String[] arguments) throws Exception {
+        OPTIONS.clear();
+        for (String argument : arguments) {
+            String[] pair = argument.split("=", 2);
+            OPTIONS.put(pair[0], pair[1]);
+        }
+        start = System.nanoTime();
         String transactions = option("transactions", "none");
         if (transactions.equals("none") || transactions.equals("idempotent")) {
             plain(transactions.equals("idempotent"));
         } else {
             transactional(transactions);
         }
-        System.out.flush();
-        // Not exit(): the hook above waits for this thread. An open transaction stays open.
-        Runtime.getRuntime().halt(FAILED.get() ? 1 : 0);
     }
 
     private static void plain(boolean idempotent) throws Exception {
@@ -183,12 +196,12 @@ public final class Produce {
     }
 
     // A steady rate where one is asked for; sleeping here shapes load, it does not order events.
-    private static final long START = System.nanoTime();
+    private static long start;
 
     private static void pace(long index) {
         long rate = number("rate", 0);
         if (rate == 0) return;
-        long due = START + (index - first()) * 1_000_000_000L / rate;
+        long due = start + (index - first()) * 1_000_000_000L / rate;
         for (long left = due - System.nanoTime(); left > 0; left = due - System.nanoTime()) {
             if (stopping) return;
             LockSupport.parkNanos(left);
