@@ -3,6 +3,9 @@
 mod support;
 
 mod kafka {
+    mod bad_input;
+    mod behaviour;
+    mod faults;
     mod harness;
     mod verify;
 }
