@@ -3,7 +3,13 @@
 mod support;
 
 mod kafka {
+<<<<<<< HEAD
     mod fidelity;
+=======
+    mod bad_input;
+    mod behaviour;
+    mod faults;
+>>>>>>> h/behaviour
     mod harness;
     mod verify;
 }

@@ -21,6 +21,7 @@ use crate::types::{BrokerEpoch, BrokerId};
 use crate::wire::fetch_answer;
 use crate::wire::frame::{LENGTH_BYTES, RequestPrefix, frame_length};
 use crate::wire::segments::Segments;
+use crate::wire::shape::check_request;
 
 /// A follower of 10,000 partitions without a session sends about 330 KB.
 const MAX_FRAME_BYTES: usize = 16 << 20;
@@ -130,6 +131,8 @@ impl Replicas {
     ) -> Result<Segments, ReplicaError> {
         let prefix = RequestPrefix::peek(&frame)
             .ok_or_else(|| ReplicaError::Decode("shorter than a header".to_owned()))?;
+        // The crate reserves memory for whatever length an array claims.
+        check_request(&frame).map_err(|error| ReplicaError::Decode(error.to_string()))?;
         let (header, request) = decode(prefix, frame)?;
         let (broker, epoch) = request.broker();
         let owner = *owner.get_or_insert(broker);

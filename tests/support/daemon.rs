@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use super::cluster::{Cluster, ports};
 use super::eventually::eventually;
@@ -22,6 +23,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A daemon to start, from two clusters: one link named `test`.
 #[derive(Clone, Debug)]
 pub struct DaemonSpec {
+    name: String,
     broker_id: i32,
     source: String,
     destination: String,
@@ -49,6 +51,7 @@ impl DaemonSpec {
     /// Mirrors `include` from one cluster into the other.
     pub fn new(source: &Cluster, destination: &Cluster, include: &[&str]) -> Self {
         Self {
+            name: "daemon".to_owned(),
             broker_id: SEAT,
             source: source.bootstrap(),
             destination: destination.bootstrap(),
@@ -61,6 +64,12 @@ impl DaemonSpec {
         }
     }
 
+    /// Another directory of the workspace: for a second daemon of one test.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
     /// Another seat.
     pub fn broker_id(mut self, id: i32) -> Self {
         self.broker_id = id;
@@ -70,6 +79,18 @@ impl DaemonSpec {
     /// Another source, e.g. a fake one.
     pub fn source(mut self, bootstrap: &str) -> Self {
         self.source = bootstrap.to_owned();
+        self
+    }
+
+    /// Other bootstrap servers of the destination, separated by commas.
+    pub fn destination(mut self, bootstrap: &str) -> Self {
+        self.destination = bootstrap.to_owned();
+        self
+    }
+
+    /// Other listeners than the destination's brokers have.
+    pub fn listeners(mut self, names: &[&str]) -> Self {
+        self.listeners = names.iter().map(|name| (*name).to_owned()).collect();
         self
     }
 
@@ -105,7 +126,7 @@ impl DaemonSpec {
         let listener_ports = ports::free_ports(self.listeners.len() + 1)?;
         let (http, listener_ports) = listener_ports.split_first().context("a port")?;
         let http = format!("127.0.0.1:{http}");
-        let home = workspace.path().join(format!("daemon-{}", self.broker_id));
+        let home = workspace.path().join(&self.name);
         std::fs::create_dir_all(&home)?;
         let config = home.join("lockstep.toml");
         std::fs::write(&config, self.text(&http, listener_ports)?)?;
@@ -259,6 +280,23 @@ impl Daemon {
             .build();
         let mut answer = request.call().with_context(|| format!("GET {path}"))?;
         Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+    }
+
+    /// Body of a GET that has to be answered with 200.
+    pub fn json(&self, path: &str) -> Result<Value> {
+        let (status, body) = self.get(path)?;
+        ensure!(status == 200, "{path} answers {status}: {body}");
+        serde_json::from_str(&body).with_context(|| format!("read {body}"))
+    }
+
+    /// Its one link.
+    pub fn link(&self) -> Result<Value> {
+        self.json("/v1/links/test")
+    }
+
+    /// One mirror with its partitions.
+    pub fn mirror(&self, topic: &str) -> Result<Value> {
+        self.json(&format!("/v1/links/test/mirrors/{topic}"))
     }
 
     /// All metrics by series, e.g. `lockstep_seat_fenced` or `name{topic="orders"}`.

@@ -15,6 +15,7 @@ pub mod java;
 pub mod judge;
 pub mod process;
 pub mod scenario;
+pub mod watch;
 pub mod workspace;
 
 pub use cluster::{Cluster, ClusterSpec};

@@ -23,8 +23,8 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{MetadataResponse, MetadataResponseTopic};
 use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest, ElectLeadersRequest,
-    IncrementalAlterConfigsRequest, MetadataRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    ElectLeadersRequest, IncrementalAlterConfigsRequest, MetadataRequest,
 };
 use uuid::Uuid;
 
@@ -129,6 +129,19 @@ impl Judge {
             .with_topics(topics.map(|names| names.iter().map(named).collect()))
             .with_allow_auto_topic_creation(false);
         self.ask(&request)
+    }
+
+    /// Address of each registered broker, fenced ones too (KIP-1073).
+    pub fn registered_brokers(&mut self) -> Result<BTreeMap<i32, String>> {
+        let request = DescribeClusterRequest::default()
+            .with_include_cluster_authorized_operations(false)
+            .with_endpoint_type(1)
+            .with_include_fenced_brokers(true);
+        let answer = self.ask(&request)?;
+        check(answer.error_code, "describe the cluster", answer.error_message.as_ref())?;
+        let brokers = answer.brokers.into_iter();
+        let brokers = brokers.map(|b| (b.broker_id.0, format!("{}:{}", b.host.as_str(), b.port)));
+        Ok(brokers.collect())
     }
 
     /// Names of all topics.

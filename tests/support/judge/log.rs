@@ -115,6 +115,11 @@ impl Judge {
         self.offset_as(CONSUMER, topic, partition, timestamp)
     }
 
+    /// Where this broker's copy ends, leader or follower; consumers may not see all of it yet.
+    pub fn log_end_offset(&mut self, topic: &str, partition: i32) -> Result<i64> {
+        self.offset_as(DEBUGGING_REPLICA, topic, partition, LATEST)
+    }
+
     fn offset_as(&mut self, who: i32, topic: &str, partition: i32, timestamp: i64) -> Result<i64> {
         let wanted = ListOffsetsPartition::default()
             .with_partition_index(partition)
