@@ -3,13 +3,10 @@
 mod support;
 
 mod kafka {
-<<<<<<< HEAD
-    mod fidelity;
-=======
     mod bad_input;
     mod behaviour;
     mod faults;
->>>>>>> h/behaviour
+    mod fidelity;
     mod harness;
     mod verify;
 }
