@@ -35,7 +35,7 @@ struct Copied {
 }
 
 /// Prints both rates and their ratio, round by round, and the median ratio.
-pub fn run(gib: f64, rounds: usize) -> Result<()> {
+pub fn run(binary: &str, gib: f64, rounds: usize) -> Result<()> {
     let workspace = Workspace::new("catch-up")?;
     let mut source = cluster("source", 2).separate_controllers(1).start_in(&workspace)?;
     let warm_up = load::fill(&source, "warm-up", WARM_UP_BYTES)?;
@@ -50,7 +50,7 @@ pub fn run(gib: f64, rounds: usize) -> Result<()> {
     for round in 1..=rounds {
         let stock = copy_stock(&mut source, &warm_up, &data)?;
         print(round, "stock", &stock, &data);
-        let ours = copy_with_lockstep(&source, &workspace, &warm_up, &data)?;
+        let ours = copy_with_lockstep(binary, &source, &workspace, &warm_up, &data)?;
         print(round, "lockstep", &ours, &data);
         let ratio = stock.seconds / ours.seconds;
         println!("  {round}: ratio {ratio:.2}");
@@ -122,18 +122,19 @@ fn drop_replica(source: &Cluster, topic: &str) -> Result<()> {
 }
 
 fn copy_with_lockstep(
+    binary: &str,
     source: &Cluster,
     workspace: &Workspace,
     warm_up: &Load,
     data: &Load,
 ) -> Result<Copied> {
     let mut destination = cluster("destination", 1).start_in(workspace)?;
-    let mut daemon = start_daemon(source, &destination, workspace, &warm_up.topic)?;
+    let mut daemon = start_daemon(binary, source, &destination, workspace, &warm_up.topic)?;
     wait_copied(&destination, warm_up)?;
     // Dead and not gone: its seat is free again when its session has ended.
     daemon.kill()?;
     destination.judge(1)?.delete_topic(&warm_up.topic)?;
-    let mut daemon = start_daemon(source, &destination, workspace, &data.topic)?;
+    let mut daemon = start_daemon(binary, source, &destination, workspace, &data.topic)?;
     let pid = daemon.pid().context("the daemon does not run")?;
     let pids = [source.node(1)?.pid(), destination.node(1)?.pid(), Some(pid)];
     let mut judge = destination.judge(1)?;
@@ -151,6 +152,7 @@ fn copy_with_lockstep(
 }
 
 fn start_daemon(
+    binary: &str,
     source: &Cluster,
     destination: &Cluster,
     workspace: &Workspace,
@@ -159,7 +161,7 @@ fn start_daemon(
     DaemonSpec::new(source, destination, &[topic])
         .source(&source.address(1)?)
         .line("daemon", &format!("memory = \"{DAEMON_MEMORY}\""))
-        .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)
+        .start_in(binary, workspace)
 }
 
 /// Waits until consumers at the destination's broker can read everything.

@@ -23,13 +23,13 @@ const GOAL_P50: f64 = 6.0;
 const GOAL_P99: f64 = 25.0;
 
 /// Prints the percentiles of each round, and the medians of what is added.
-pub fn run(rounds: usize, records: u32) -> Result<()> {
+pub fn run(binary: &str, rounds: usize, records: u32) -> Result<()> {
     let workspace = Workspace::new("latency")?;
     let source = cluster("source", 1).start_in(&workspace)?;
     let destination = cluster("destination", 3).start_in(&workspace)?;
     source.create_topic(&NewTopic::new(TOPIC, 1))?;
-    let mut daemon = DaemonSpec::new(&source, &destination, &[TOPIC])
-        .start_in(env!("CARGO_BIN_EXE_lockstep"), &workspace)?;
+    let mut daemon =
+        DaemonSpec::new(&source, &destination, &[TOPIC]).start_in(binary, &workspace)?;
     daemon.wait_ready()?;
     eventually(DEADLINE, "the mirror", || destination.any_judge()?.topic(TOPIC))?;
     println!("latency: one record each {INTERVAL_MS} ms, {records} records, in milliseconds");

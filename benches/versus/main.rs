@@ -13,7 +13,7 @@ mod usage;
 use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "usage: cargo bench --bench versus -- [catch-up|latency] [--gib N] \
-    [--rounds N] [--records N]";
+    [--rounds N] [--records N] [--daemon BINARY]";
 
 /// What is asked for on the command line.
 struct Wanted {
@@ -22,23 +22,31 @@ struct Wanted {
     gib: f64,
     rounds: usize,
     records: u32,
+    /// Another build of the daemon, to compare two of them.
+    daemon: String,
 }
 
 fn main() -> Result<()> {
     let wanted = Wanted::parse(std::env::args().skip(1))?;
     if wanted.catch_up {
-        catch_up::run(wanted.gib, wanted.rounds)?;
+        catch_up::run(&wanted.daemon, wanted.gib, wanted.rounds)?;
     }
     if wanted.latency {
-        latency::run(wanted.rounds, wanted.records)?;
+        latency::run(&wanted.daemon, wanted.rounds, wanted.records)?;
     }
     Ok(())
 }
 
 impl Wanted {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut wanted =
-            Self { catch_up: false, latency: false, gib: 2.0, rounds: 3, records: 1000 };
+        let mut wanted = Self {
+            catch_up: false,
+            latency: false,
+            gib: 2.0,
+            rounds: 3,
+            records: 1000,
+            daemon: env!("CARGO_BIN_EXE_lockstep").to_owned(),
+        };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().context(USAGE);
             match argument.as_str() {
@@ -47,6 +55,7 @@ impl Wanted {
                 "--gib" => wanted.gib = value()?.parse()?,
                 "--rounds" => wanted.rounds = value()?.parse()?,
                 "--records" => wanted.records = value()?.parse()?,
+                "--daemon" => wanted.daemon = value()?,
                 // Cargo says it to every bench.
                 "--bench" => {}
                 _ => bail!(USAGE),
