@@ -94,6 +94,8 @@ struct Daemon {
     wish: watch::Sender<Wish>,
     /// Ends the listeners.
     drained: CancellationToken,
+    /// They end by themselves then, within the gateway's own deadline.
+    listeners: JoinSet<()>,
     tasks: JoinSet<()>,
 }
 
@@ -138,13 +140,13 @@ impl Daemon {
         };
         let mut tasks = JoinSet::new();
         let shared = start_leader(config, &destination, &seen, deltas_seen, &mut tasks);
-        let drained =
-            start_gateway(config, &destination, &seen, &shared.leader, listeners, &mut tasks);
+        let (listeners, drained) =
+            start_gateway(config, &destination, &seen, &shared.leader, listeners);
         let links = start_links(config, &destination, &seen, &shared, stop, &mut tasks)?;
         let broker_id = config.daemon.broker_id;
         let report = ReportTask { broker_id, seen, links, budget: shared.budget, reports };
         tasks.spawn(report.run());
-        Ok(Self { seat, metadata, wish, drained, tasks })
+        Ok(Self { seat, metadata, wish, drained, listeners, tasks })
     }
 
     /// Runs until told to stop, then hands leadership over, within a deadline.
@@ -169,6 +171,7 @@ impl Daemon {
             ),
         }
         self.drained.cancel();
+        while self.listeners.join_next().await.is_some() {}
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         tracing::info!("stopped");
@@ -279,8 +282,7 @@ fn start_gateway(
     seen: &Seen,
     leader: &LeaderHandle,
     listeners: Vec<(String, TcpListener)>,
-    tasks: &mut JoinSet<()>,
-) -> CancellationToken {
+) -> (JoinSet<()>, CancellationToken) {
     let context = Arc::new(gateway::Context::new(
         config.daemon.broker_id,
         seen.image.clone(),
@@ -291,11 +293,12 @@ fn start_gateway(
     ));
     // Not the daemon's own: followers and clients are served until leadership has passed on.
     let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
     for (name, listener) in listeners {
         let (context, stop) = (context.clone(), stop.clone());
         tasks.spawn(gateway::serve_listener(listener, ListenerName(name), context, stop));
     }
-    stop
+    (tasks, stop)
 }
 
 fn start_links(

@@ -10,6 +10,9 @@ use crate::config::{Config, ConfigError};
 /// Says whether a configuration file is right.
 pub fn check(path: &Path, offline: bool, output: Output) -> Result<(), Failure> {
     let config = load(path)?;
+    for notice in &config.notices {
+        eprintln!("warning: {notice}");
+    }
     if !offline {
         let cause = "online checks are not there yet; the file itself is right";
         return Err(Failure::new(Exit::Usage, cause).advise("use --offline"));

@@ -9,6 +9,9 @@ use crate::daemon;
 /// Runs the daemon until it is told to stop.
 pub fn run(path: &Path) -> Result<(), Failure> {
     let config = load(path)?;
+    for notice in &config.notices {
+        tracing::warn!(line = notice.line, "{notice}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

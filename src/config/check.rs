@@ -102,7 +102,7 @@ pub fn check(raw: &RawFile) -> Result<Config, Vec<Problem>> {
         raw.links.iter().map(|one| link(one, &mut findings)).collect();
     let links: Option<Vec<LinkConfig>> = links.into_iter().collect();
     if let (Some(daemon), Some(destination), Some(links)) = (daemon, destination, links) {
-        let config = Config { daemon, destination, links };
+        let config = Config { daemon, destination, links, notices: Vec::new() };
         relations(&config, raw, &mut findings);
         if findings.problems.is_empty() {
             return Ok(config);

@@ -1,6 +1,7 @@
 //! What the interface names and this version cannot do yet. A value that asks for such a thing is
-//! refused: a setting that is silently without effect costs more than one that is missing. Each
-//! function goes away with the feature that it stands in for.
+//! refused where going on without it could hurt, and noticed where the mirror is right without it:
+//! a setting that is silently without effect costs more than one that is missing. Each function goes
+//! away with the feature that it stands in for.
 
 use super::problem::Placed;
 use super::section::Section;
@@ -45,7 +46,7 @@ pub fn refuse_config_lists(section: &Section<'_>) {
 }
 
 /// Consumer groups.
-pub fn refuse_groups(section: &Section<'_>) {
+pub fn notice_groups(section: &Section<'_>) {
     let enabled = section.boolean("enabled");
     if let Some(interval) = section.string("interval")
         && let Err(text) = values::duration(&interval.value)
@@ -61,8 +62,18 @@ pub fn refuse_groups(section: &Section<'_>) {
         None => section.is_present().then(|| section.here()),
     };
     if let Some(place) = asked_for {
-        let text = "group sync is not yet supported; set enabled = false or remove [link.groups]";
-        section.report(place.problem(text));
+        let text = "group sync is not yet supported: committed offsets are not copied; set \
+                    enabled = false to say that this is meant";
+        section.notice(place.problem(text));
+    }
+}
+
+/// The instant return after a crash.
+pub fn notice_state_dir(section: &Section<'_>, state_dir: Option<&Placed<String>>) {
+    if let Some(state_dir) = state_dir {
+        let text = "has no effect yet: after a crash the seat returns when its old session has \
+                    ended, about 9 s later";
+        section.notice(state_dir.problem(text));
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Config {
     pub destination: DestinationConfig,
     /// The links; their names differ.
     pub links: Vec<LinkConfig>,
+    /// What the file asks for and this version does not do yet: said at the start, loudly.
+    pub notices: Vec<Problem>,
 }
 
 /// The process itself.
@@ -67,15 +69,22 @@ impl Config {
                 text: format!("is not TOML: {}", error.message().replace('\n', " ")),
             }]
         })?;
-        let surroundings =
-            section::Surroundings { text, directory, environment, problems: RefCell::default() };
+        let surroundings = section::Surroundings {
+            text,
+            directory,
+            environment,
+            problems: RefCell::default(),
+            notices: RefCell::default(),
+        };
         let root = section::Section::root(&surroundings, document.get_ref());
         let raw = raw::RawFile::read(&root);
         let mut problems = surroundings.problems.take();
         // Not both kinds at once: a misspelt key would be reported as missing, too.
         if problems.is_empty() {
             match check::check(&raw) {
-                Ok(config) => return Ok(config),
+                Ok(config) => {
+                    return Ok(Self { notices: surroundings.notices.take(), ..config });
+                }
                 Err(found) => problems = found,
             }
         }

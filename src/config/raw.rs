@@ -85,6 +85,7 @@ impl RawDaemon {
             memory: section.string("memory"),
             state_dir: section.string("state_dir"),
         };
+        later::notice_state_dir(section, raw.state_dir.as_ref());
         section.refuse_others();
         raw
     }
@@ -133,7 +134,7 @@ impl RawLink {
         let configs_interval = configs.string("interval");
         later::refuse_config_lists(&configs);
         configs.refuse_others();
-        later::refuse_groups(&section.table("groups"));
+        later::notice_groups(&section.table("groups"));
         later::refuse_limits(&section.table("limits"));
         let raw = Self {
             here: section.here(),

@@ -24,6 +24,8 @@ pub struct Surroundings<'a> {
     pub environment: &'a dyn Fn(&str) -> Option<String>,
     /// All that was wrong so far.
     pub problems: RefCell<Vec<Problem>>,
+    /// What is accepted and has no effect yet.
+    pub notices: RefCell<Vec<Problem>>,
 }
 
 /// One table, and which of its keys were asked for.
@@ -214,6 +216,11 @@ impl<'a> Section<'a> {
     /// Adds a problem.
     pub fn report(&self, problem: Problem) {
         self.surroundings.problems.borrow_mut().push(problem);
+    }
+
+    /// Notes what is accepted and has no effect yet.
+    pub fn notice(&self, notice: Problem) {
+        self.surroundings.notices.borrow_mut().push(notice);
     }
 
     fn ask(&self, key: &'static str) {

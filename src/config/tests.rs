@@ -126,8 +126,6 @@ fn relations_are_checked() {
 #[test]
 fn what_is_not_there_yet_is_refused() {
     let cases = [
-        ("[link.groups]\nenabled = true", "group sync is not yet supported"),
-        ("[link.groups]\ninterval = \"1s\"", "group sync is not yet supported"),
         ("[link.limits]\nbytes_per_second = \"1MiB\"", "limits are not yet supported"),
         ("[link.configs]\nexclude = [\"x\"]", "not yet supported"),
         ("[link.source.tls]\nca_file = \"x\"", "TLS and SASL come later"),
@@ -139,7 +137,18 @@ fn what_is_not_there_yet_is_refused() {
     let policy = complaint("include =", "on_gap = \"continue\"\ninclude =");
     assert!(policy.contains("\"continue\" is not yet supported"), "{policy}");
     let harmless = "[link.groups]\nenabled = false\n[link.limits]\nbytes_per_second = \"0B\"\n";
-    parse(&format!("{GOOD}{harmless}")).unwrap();
+    assert_eq!(parse(&format!("{GOOD}{harmless}")).unwrap().notices, []);
+}
+
+#[test]
+fn what_is_harmlessly_missing_is_noticed() {
+    for table in ["[link.groups]\nenabled = true", "[link.groups]\ninterval = \"1s\""] {
+        let notices = parse(&format!("{GOOD}{table}\n")).unwrap().notices;
+        assert!(notices[0].to_string().contains("group sync is not yet supported"), "{notices:?}");
+    }
+    let state_dir = GOOD.replace("broker_id = 9001", "broker_id = 9001\nstate_dir = \"/x\"");
+    let notices = parse(&state_dir).unwrap().notices;
+    assert!(notices[0].to_string().starts_with("daemon.state_dir: has no effect"), "{notices:?}");
 }
 
 #[test]

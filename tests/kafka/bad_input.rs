@@ -123,7 +123,8 @@ fn nonsense_from_the_source_is_outlived(
     for ((daemon, server), before) in daemons.iter_mut().zip(&servers).zip(before) {
         server.wait_for(server.count() + ROUND)?;
         let link = daemon.link()?;
-        let is_told = link["state"] == "SourceUnavailable" && link["reason"] == "SOURCE_UNREACHABLE";
+        let is_told =
+            link["state"] == "SourceUnavailable" && link["reason"] == "SOURCE_UNREACHABLE";
         ensure!(is_told, "{:?}: {link}", server.nonsense);
         let after = daemon.resident_bytes()?;
         ensure!(after < before + SLACK, "{:?}: from {before} to {after} bytes", server.nonsense);
@@ -210,7 +211,8 @@ fn damage(source: &Cluster, partition: i32) -> Result<i64> {
 fn wait_failed(daemon: &Daemon, damaged: i32) -> Result<()> {
     eventually(DEADLINE, "the damaged partition to fail, and no other", || {
         let mirror = daemon.mirror("orders")?;
-        for (partition, found) in (0..).zip(mirror["partitions"].as_array().context("partitions")?) {
+        for (partition, found) in (0..).zip(mirror["partitions"].as_array().context("partitions")?)
+        {
             let (state, reason) = (&found["state"], &found["reason"]);
             if partition == damaged {
                 ensure!(state == "Failed" && reason == "CORRUPT_BATCH", "{mirror:#}");
@@ -252,8 +254,9 @@ fn a_second_daemon_waits_for_the_seat(
     destination: &Cluster,
 ) -> Result<()> {
     source.create_topic(&NewTopic::new("seats", 1))?;
-    let mut first =
-        DaemonSpec::new(source, destination, &["seats"]).name("first").start_in(BINARY, workspace)?;
+    let mut first = DaemonSpec::new(source, destination, &["seats"])
+        .name("first")
+        .start_in(BINARY, workspace)?;
     first.wait_ready()?;
     let seat = |judge: &Cluster| -> Result<String> {
         let registered = judge.any_judge()?.registered_brokers()?;
