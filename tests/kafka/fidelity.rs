@@ -11,13 +11,29 @@ use anyhow::{Result, ensure};
 
 use crate::support::cluster::Cluster;
 use crate::support::compare::{open_leader, wait_identical};
-use crate::support::daemon::SEAT;
+use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
 use crate::support::eventually;
 use crate::support::java::Produce;
 use crate::support::judge::Batch;
+use crate::support::workspace::Workspace;
 
 /// Discovery, creation and copying, on a machine that does much else.
 const DEADLINE: Duration = Duration::from_secs(90);
+
+/// A daemon that is ready, having found both clusters at once.
+fn start_daemon(
+    source: &Cluster,
+    destination: &Cluster,
+    topics: &[&str],
+    workspace: &Workspace,
+) -> Result<Daemon> {
+    let daemon = DaemonSpec::new(source, destination, topics);
+    let mut daemon = daemon.start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+    daemon.wait_ready()?;
+    // It once asked one broker for the settings of another, and got on only by luck.
+    ensure!(!daemon.log_text()?.contains("cannot be reached"), "a live cluster was not reached");
+    Ok(daemon)
+}
 
 /// Waits until `topic` is mirrored in full, by the same name, onto every real broker.
 fn wait_mirrored(source: &Cluster, destination: &Cluster, topic: &str) -> Result<()> {

@@ -4,9 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{DEADLINE, batches, tens, wait_mirrored};
+use super::{DEADLINE, batches, start_daemon, tens, wait_mirrored};
 use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::daemon::DaemonSpec;
 use crate::support::eventually;
 use crate::support::java::Produce;
 use crate::support::judge::log::LATEST;
@@ -38,9 +37,7 @@ fn holes_and_log_starts_are_mirrored_as_they_are() {
         cut_inside_a_batch(&source, 0)?;
         empty(&source, 1)?;
 
-        let mut daemon = DaemonSpec::new(&source, &destination, &[TABLE, CUT])
-            .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
-        daemon.wait_ready()?;
+        let _daemon = start_daemon(&source, &destination, &[TABLE, CUT], workspace)?;
         wait_mirrored(&source, &destination, TABLE)?;
         wait_mirrored(&source, &destination, CUT)?;
 
@@ -108,14 +105,14 @@ fn compact_at_source(source: &Cluster) -> Result<()> {
     let many = load(0, 0, 5).count(30).and(load(0, 0, 10).count(40)).and(load(1, 0, 5).count(5));
     let many = many.and(transaction(load(1, 100, 1_000).count(40), "mix"));
     let many = many.and(transaction(load(1, 0, 3).count(12), "interleaved"));
-    // Last, since a second look would take away what this is about: deletions and a marker.
+    // Last, since a second look would take them away.
     let deleted = load(2, 20, 1_000).option("null-values", 1).count(10);
     let many = many.and(transaction(deleted, "commit"));
     clean(source, many, load(3, 200, 1_000).count(2))?;
     let log = batches(source, TABLE, 0)?;
-    let mut marked = log.iter().filter(|batch| has_delete_horizon(batch));
-    let deleted = marked.find(|batch| !batch.is_control()).context("no deletions are left")?;
-    ensure!(marked.any(Batch::is_control), "no marker is left");
+    let marked = |batch: &&Batch| has_delete_horizon(batch) && !batch.is_control();
+    let deleted = log.iter().find(marked).context("no deletions are left")?;
+    ensure!(log.iter().any(Batch::is_control), "no marker is left");
     has_holes(&log)?;
 
     let more = load(4, 300, 1_000).option("null-values", 3).count(20);
@@ -123,7 +120,7 @@ fn compact_at_source(source: &Cluster) -> Result<()> {
     let log = batches(source, TABLE, 0)?;
     let left = log.iter().find(|batch| batch.base_offset() == deleted.base_offset());
     ensure!(left.is_none_or(|batch| batch.record_count() == 0), "deletions are left: {left:?}");
-    ensure!(log.iter().any(has_delete_horizon), "no deletions are marked");
+    ensure!(log.iter().any(|batch| marked(&batch)), "no deletions are marked");
     has_holes(&log)
 }
 

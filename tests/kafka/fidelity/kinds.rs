@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 
-use super::{batches, tens, wait_mirrored};
+use super::{batches, start_daemon, tens, wait_mirrored};
 use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::daemon::DaemonSpec;
 use crate::support::java::Produce;
 use crate::support::judge::{Batch, NewTopic};
 use crate::support::scenario;
@@ -28,9 +27,7 @@ fn every_kind_of_batch_is_mirrored_as_it_is() {
         create_topics(&source)?;
         // One half waits for the daemon, the other arrives while it mirrors.
         all_kinds(&source, 0).run(source.dist())?;
-        let mut daemon = DaemonSpec::new(&source, &destination, &TOPICS)
-            .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
-        daemon.wait_ready()?;
+        let _daemon = start_daemon(&source, &destination, &TOPICS, workspace)?;
         for topic in TOPICS {
             wait_mirrored(&source, &destination, topic)?;
         }

@@ -2,9 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{DEADLINE, batches, tens, wait_mirrored};
+use super::{DEADLINE, batches, start_daemon, tens, wait_mirrored};
 use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::daemon::DaemonSpec;
 use crate::support::eventually;
 use crate::support::java::{Consume, Produce};
 use crate::support::judge::{Batch, NewTopic};
@@ -24,9 +23,7 @@ fn transactions_read_at_the_mirror_as_at_the_source() {
         source.create_topic(&NewTopic::new(TOPIC, 2))?;
         // One half waits for the daemon, the other arrives while it mirrors.
         let mut sent = ended("before", &source).run(source.dist())?.len();
-        let mut daemon = DaemonSpec::new(&source, &destination, &[TOPIC])
-            .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
-        daemon.wait_ready()?;
+        let mut daemon = start_daemon(&source, &destination, &[TOPIC], workspace)?;
         wait_mirrored(&source, &destination, TOPIC)?;
         sent += ended("after", &source).and(left_open(&source)).run(source.dist())?.len();
         has_what_is_claimed(&source)?;

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::dist::Dist;
 use super::eventually::eventually;
+use super::judge::log::EARLIEST;
 use super::judge::{Judge, NewTopic};
 use super::process::Supervised;
 use super::workspace::Workspace;
@@ -288,9 +289,14 @@ impl Cluster {
         for id in running {
             let what = format!("topic {} on broker {id}", topic.name());
             eventually(TOPIC_DEADLINE, what, || {
-                let found = self.judge(id)?.topic(topic.name())?;
+                let mut judge = self.judge(id)?;
+                let found = judge.topic(topic.name())?;
                 let led = found.partitions.values().all(|partition| partition.leader >= 0);
                 ensure!(led && found.partitions.len() == topic.partition_count(), "{found:?}");
+                // A broker tells of its leadership a moment before it takes it up.
+                for (index, _) in found.partitions.iter().filter(|(_, found)| found.leader == id) {
+                    judge.list_offset(topic.name(), *index, EARLIEST)?;
+                }
                 Ok(())
             })?;
         }
