@@ -137,8 +137,8 @@ fn alter_partition(
         let partition = PartitionData::default()
             .with_partition_index(key.partition)
             .with_leader_epoch(proposal.leader_epoch.0)
+            // Every controller from 3.7 on knows version 3, which has no place for `new_isr`.
             .with_new_isr_with_epochs(members.collect())
-            .with_new_isr(proposal.in_sync.iter().map(|id| id.0.into()).collect())
             // A partition that was elected uncleanly counts as recovered once we serve it.
             .with_leader_recovery_state(0)
             .with_partition_epoch(proposal.partition_epoch);
@@ -151,4 +151,28 @@ fn alter_partition(
         .with_broker_id(seat.0.into())
         .with_broker_epoch(epoch.0)
         .with_topics(topics.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::protocol::{Encodable, Message};
+
+    use super::*;
+    use crate::types::LeaderEpoch;
+
+    #[test]
+    fn a_change_of_the_in_sync_replicas_fits_the_newest_version() {
+        let key = PartitionKey { topic: TopicId(crate::types::Uuid::from_u128(7)), partition: 1 };
+        let proposal = IsrProposal {
+            leader_epoch: LeaderEpoch(3),
+            partition_epoch: 4,
+            in_sync: vec![BrokerId(9001), BrokerId(2)],
+        };
+        let requests = [IsrRequest { key, proposal }];
+        let request = alter_partition(BrokerId(9001), BrokerEpoch(5), &requests, &Image::default());
+        let version = AlterPartitionRequest::VERSIONS.max;
+        request.encode(&mut BytesMut::new(), version).unwrap();
+        assert_eq!(request.topics[0].partitions[0].new_isr_with_epochs.len(), 2);
+    }
 }
