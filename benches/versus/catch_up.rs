@@ -15,9 +15,10 @@ use crate::support::workspace::Workspace;
 use crate::usage::{cpu_seconds, peak_resident_bytes};
 
 const WARM_UP_BYTES: u64 = 256 << 20;
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// Heap of each JVM.
 const HEAP_MIB: u32 = 768;
+const SESSION_MS: u32 = 20_000;
 /// `daemon.memory` of the run.
 const DAEMON_MEMORY: &str = "512MiB";
 const DAEMON_MEMORY_BYTES: u64 = 512 << 20;
@@ -66,13 +67,13 @@ pub fn run(binary: &str, gib: f64, rounds: usize) -> Result<()> {
 }
 
 fn cluster(name: &str, brokers: i32) -> ClusterSpec {
-    let spec = ClusterSpec::new(name).brokers(brokers).fast_start(false);
+    let spec = ClusterSpec::new(name).brokers(brokers).fast_start(false).heap_mb(HEAP_MIB);
+    // On a busy machine a broker must not lose its leaderships because a heartbeat is late.
+    let spec = spec.log_level("warn").property("broker.session.timeout.ms", SESSION_MS);
     // Broker 2 comes and goes: nothing else may need it.
     ["default", "offsets.topic", "transaction.state.log", "share.coordinator.state.topic"]
         .into_iter()
-        .fold(spec.heap_mb(HEAP_MIB).log_level("warn"), |spec, which| {
-            spec.property(&format!("{which}.replication.factor"), 1)
-        })
+        .fold(spec, |spec, which| spec.property(&format!("{which}.replication.factor"), 1))
 }
 
 fn copy_stock(source: &mut Cluster, warm_up: &Load, data: &Load) -> Result<Copied> {

@@ -1,13 +1,15 @@
 //! The records that are copied: batches of 64 KiB, evenly over the partitions of a topic.
 
 use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 
 use crate::support::cluster::Cluster;
-use crate::support::judge::NewTopic;
+use crate::support::eventually::eventually;
 use crate::support::judge::produce::plain_batch;
+use crate::support::judge::{Judge, NewTopic};
 
 /// Partitions of every topic here.
 pub const PARTITIONS: i32 = 10;
@@ -17,6 +19,7 @@ const RECORD_BYTES: usize = 1012;
 const RECORDS: usize = 64;
 /// Connections that fill a topic.
 const WRITERS: i32 = 2;
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A filled topic.
 pub struct Load {
@@ -70,12 +73,15 @@ fn write(
     batches: u64,
     batch: &Bytes,
 ) -> Result<()> {
-    let mut judge = crate::support::judge::Judge::connect(address)?;
+    let mut judge = Judge::connect(address)?;
     for _ in 0..batches {
         for partition in partitions {
-            let answer = judge.produce(topic, *partition, 1, batch.clone());
-            let answer = answer.with_context(|| format!("fill {topic}-{partition}"))?;
-            ensure!(answer.error_code == 0, "{topic}-{partition}: error {}", answer.error_code);
+            // A broker that lost its controller for a moment on a busy machine refuses, once.
+            eventually(DEADLINE, format!("a write to {topic}-{partition}"), || {
+                let answer = judge.produce(topic, *partition, 1, batch.clone())?;
+                ensure!(answer.error_code == 0, "error {}", answer.error_code);
+                Ok(())
+            })?;
         }
     }
     Ok(())
