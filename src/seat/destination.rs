@@ -44,10 +44,7 @@ impl Destination {
             what: "no cluster id".to_owned(),
         })?;
         check_one_cluster(bootstrap, config, &cluster_id).await?;
-        // Only a broker itself tells its settings; our own seat, should it be listed, is none.
-        let real = metadata.brokers.keys().copied().find(|id| cluster.endpoint(*id).is_ok());
-        let broker = real.unwrap_or(BrokerId(0));
-        let settings = broker_settings(&cluster.broker(broker).await?, broker).await?;
+        let settings = any_settings(cluster, metadata.brokers.into_keys()).await?;
         let millis = |key: &str, default: u64| {
             let value = settings.get(key).and_then(|value| value.parse().ok());
             Duration::from_millis(value.unwrap_or(default))
@@ -90,6 +87,26 @@ async fn check_one_cluster(
         }
     }
     Ok(())
+}
+
+/// Only a broker itself tells its settings: the first that answers. Our own seat, should it be
+/// listed, is none.
+async fn any_settings(
+    cluster: &Cluster,
+    brokers: impl Iterator<Item = BrokerId>,
+) -> Result<BTreeMap<String, String>, SeatError> {
+    let mut failed = None;
+    for broker in brokers.filter(|id| cluster.endpoint(*id).is_ok()) {
+        let asked = async { broker_settings(&cluster.broker(broker).await?, broker).await };
+        match asked.await {
+            Ok(settings) => return Ok(settings),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| SeatError::Malformed {
+        request: "Metadata",
+        what: "no real broker".to_owned(),
+    }))
 }
 
 async fn broker_settings(
