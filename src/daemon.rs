@@ -154,9 +154,17 @@ impl Daemon {
         let mut seat = std::pin::pin!(self.seat.run());
         let mut metadata = std::pin::pin!(self.metadata.run());
         let outcome = tokio::select! {
+            // First: the links' tasks end too when we stop.
+            biased;
+            () = stop.cancelled() => None,
             result = &mut seat => Some(result),
             error = &mut metadata => Some(Err(error)),
-            () = stop.cancelled() => None,
+            Some(ended) = self.tasks.join_next() => {
+                // None ends by itself before we stop: a seat that leads and serves nothing would
+                // be worse than none.
+                ended.context("run a part of the daemon")?;
+                anyhow::bail!("a part of the daemon ended by itself; restart it");
+            }
         };
         if let Some(outcome) = outcome {
             return outcome.context("keep the seat in the destination");
@@ -267,7 +275,6 @@ fn start_leader(
     let isr = IsrTask {
         seat,
         registration: seen.registration.clone(),
-        image: seen.image.clone(),
         controller: destination.controllers.connection(),
         requests: isr_requested,
         outcomes: isr_outcomes,

@@ -133,7 +133,14 @@ impl Link {
         tasks.spawn(self.topics.run(stop.clone()));
         tasks.spawn(self.rejoin.run(stop.clone()));
         tasks.spawn(self.reporter.run(stop));
-        while tasks.join_next().await.is_some() {}
+        while let Some(ended) = tasks.join_next().await {
+            // A panic in one of them is the link's.
+            if let Err(panic) = ended.map_err(tokio::task::JoinError::try_into_panic)
+                && let Ok(panic) = panic
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
     }
 }
 

@@ -80,12 +80,20 @@ impl Rejoin {
         adopted.retain(|key, epoch| {
             away.iter().any(|a| a.followed.key == *key && a.followed.leader_epoch == *epoch)
         });
-        let (known, unknown): (Vec<_>, Vec<_>) =
-            away.into_iter().partition(|away| adopted.contains_key(&away.followed.key));
+        // One Fetch may not be enough to be taken in: leaders pass it over while another change of
+        // the in-sync replicas is under way, or while they have not heard of us yet.
+        let (known, unknown): (Vec<_>, Vec<_>) = away
+            .into_iter()
+            .partition(|away| away.is_in_sync && adopted.contains_key(&away.followed.key));
         for (leader, group) in by_leader(&unknown) {
             for group in group.chunks(AT_ONCE) {
-                for adoption in self.adopt(leader, group, identity).await? {
-                    adopted.insert(adoption.key, adoption.leader_epoch);
+                match self.adopt(leader, group, identity).await {
+                    Ok(good) => adopted.extend(good.iter().map(|a| (a.key, a.leader_epoch))),
+                    // Others need not wait for it.
+                    Err(error) => tracing::info!(
+                        link = %self.link, broker = %leader, partitions = group.len(), %error,
+                        "cannot take leadership back from this broker yet; trying on"
+                    ),
                 }
             }
         }

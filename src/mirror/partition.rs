@@ -5,9 +5,13 @@
 //! the high watermark (every in-sync real replica has fetched in this epoch) and the log start (the
 //! source said it, and its lineage was checked).
 
+mod in_sync;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::in_sync::Pending;
+pub use self::in_sync::{Candidate, IsrProposal};
 use super::follower::Follower;
 use super::lineage::{EpochHistory, EpochStart, HistoryError};
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
@@ -28,8 +32,11 @@ pub struct Assignment {
 /// What is known of the log when leadership begins.
 #[derive(Clone, Debug)]
 pub enum Beginning {
-    /// Nobody has led this partition before: it holds nothing.
-    Fresh,
+    /// It holds nothing: copying begins where the link's configuration says.
+    Fresh {
+        /// Epochs in which others led it and appended nothing.
+        history: EpochHistory,
+    },
     /// We followed the leader before us up to its end.
     Continued {
         /// Epochs up to `log_end`.
@@ -38,6 +45,8 @@ pub enum Beginning {
         log_end: Offset,
         /// Its log start.
         log_start: Offset,
+        /// The high watermark, where it is known from an epoch of our own.
+        high_watermark: Option<Offset>,
     },
 }
 
@@ -63,6 +72,9 @@ pub enum Verdict {
     Serve,
     /// Nothing may be said yet: 75 where something has to be said.
     NotYet,
+    /// It knows of a leader epoch that we have not heard of: 75 at once, so that it asks again. What
+    /// it asked now was not counted, and it would not repeat itself.
+    EpochAhead,
     /// We cannot answer this one: 6.
     Refuse(Refusal),
     /// It is empty and the log begins above it: 1, then ListOffsets.
@@ -86,40 +98,24 @@ pub enum Refusal {
     BelowLogStart,
 }
 
-/// A change of the in-sync replicas to ask the controller for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsrProposal {
-    /// The partition's leader epoch.
-    pub leader_epoch: LeaderEpoch,
-    /// The partition epoch that the change is based on.
-    pub partition_epoch: i32,
-    /// All members, seats included.
-    pub in_sync: Vec<BrokerId>,
-}
-
-/// What the image says of a broker that could join the in-sync replicas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its registration.
-    pub epoch: BrokerEpoch,
-    /// Unfenced and not in controlled shutdown.
-    pub is_eligible: bool,
-}
-
 /// Leadership over one partition.
 #[derive(Debug)]
 pub struct Leadership {
     seats: BTreeSet<BrokerId>,
     assignment: Assignment,
     /// Asked for and not yet seen in the metadata log.
-    pending: Option<Vec<BrokerId>>,
+    pending: Option<Pending>,
     followers: BTreeMap<BrokerId, Follower>,
     /// Whether nobody led before: such a log takes its start from the source.
     is_fresh: bool,
     history: EpochHistory,
     /// Whether `history` has the current epoch: its start is known.
     is_open: bool,
+    /// Never above the high watermark once there is one: no replica is told to drop what another
+    /// has not got yet.
     log_start: Option<Offset>,
+    /// The source's log start, lineage checked.
+    source_start: Option<Offset>,
     log_end: Offset,
     high_watermark: Option<Offset>,
 }
@@ -132,10 +128,11 @@ impl Leadership {
         beginning: Beginning,
         now: Duration,
     ) -> Self {
-        let (is_fresh, history, log_end, log_start) = match beginning {
-            Beginning::Fresh => (true, EpochHistory::default(), Offset::ZERO, None),
-            Beginning::Continued { history, log_end, log_start } => {
-                (false, history, log_end, Some(log_start))
+        let is_fresh = matches!(beginning, Beginning::Fresh { .. });
+        let (history, log_end, log_start, high_watermark) = match beginning {
+            Beginning::Fresh { history } => (history, Offset::ZERO, None, None),
+            Beginning::Continued { history, log_end, log_start, high_watermark } => {
+                (history, log_end, Some(log_start), high_watermark)
             }
         };
         let mut leadership = Self {
@@ -147,21 +144,29 @@ impl Leadership {
             history,
             is_open: false,
             log_start,
+            source_start: None,
             log_end,
-            high_watermark: None,
+            high_watermark,
         };
         leadership.track_followers(now);
         leadership
     }
 
     /// The metadata log changed the partition within the same leader epoch.
-    pub fn on_assignment(&mut self, assignment: Assignment, now: Duration) {
+    pub fn on_assignment(
+        &mut self,
+        assignment: Assignment,
+        now: Duration,
+    ) -> Result<(), HistoryError> {
         if assignment.partition_epoch > self.assignment.partition_epoch {
             self.assignment = assignment;
             self.pending = None;
             self.track_followers(now);
+            // The last member that was waited for may be gone from the in-sync replicas.
+            self.complete_start()?;
             self.advance();
         }
+        Ok(())
     }
 
     /// A fresh partition learned from the source where it begins.
@@ -177,8 +182,9 @@ impl Leadership {
 
     /// The follower's fetch session lives on and has nothing new to say of this partition.
     pub fn on_alive(&mut self, now: Duration, broker: BrokerId) {
-        if let Some(follower) = self.followers.get_mut(&broker) {
-            follower.on_alive(now, self.log_end);
+        let reached = self.reached();
+        if let (Some(follower), Some(reached)) = (self.followers.get_mut(&broker), reached) {
+            follower.on_alive(now, reached);
         }
     }
 
@@ -191,8 +197,10 @@ impl Leadership {
         {
             return Ok(());
         }
+        let reached = self.reached().map_or(fetch.offset, |reached| reached.max(fetch.offset));
         if let Some(follower) = self.followers.get_mut(&fetch.broker) {
-            follower.on_fetch(now, fetch.offset, fetch.broker_epoch, self.log_end);
+            follower.on_fetch(now, fetch.offset, fetch.broker_epoch, reached);
+            self.believe_without_real_members(fetch.offset)?;
             self.complete_start()?;
             self.advance();
         }
@@ -206,7 +214,7 @@ impl Leadership {
             return Verdict::Refuse(Refusal::NotAReplica);
         }
         if fetch.current_leader_epoch > epoch {
-            return Verdict::NotYet;
+            return Verdict::EpochAhead;
         }
         if fetch.current_leader_epoch != LeaderEpoch::UNKNOWN && fetch.current_leader_epoch < epoch
         {
@@ -255,9 +263,16 @@ impl Leadership {
 
     /// The source's log begins at `offset`, lineage checked.
     pub fn on_source_log_start(&mut self, offset: Offset) {
-        if let Some(log_start) = &mut self.log_start {
-            // Never above what is copied: the source reports that as a gap.
-            *log_start = (*log_start).max(offset.min(self.log_end));
+        self.source_start = self.source_start.max(Some(offset));
+        self.follow_source_start();
+    }
+
+    /// The log start follows the source's as far as every in-sync replica has the log.
+    fn follow_source_start(&mut self) {
+        if let (Some(log_start), Some(source), Some(committed)) =
+            (&mut self.log_start, self.source_start, self.high_watermark)
+        {
+            *log_start = (*log_start).max(source.min(committed));
         }
     }
 
@@ -290,13 +305,39 @@ impl Leadership {
         let Some(least) = self.in_sync_log_ends().and_then(|ends| ends.into_iter().min()) else {
             return;
         };
-        let next = least.max(log_start.min(self.log_end));
+        // Empty replicas of a log that starts above 0 have all there is below its start.
+        let next = least.max(log_start);
         self.high_watermark = Some(self.high_watermark.map_or(next, |before| before.max(next)));
+        self.follow_source_start();
+    }
+
+    /// Without a real member in sync nobody vouches for a high watermark. Where none is known from
+    /// an epoch of ours, the first replica that returns says how far the copy certainly goes.
+    fn believe_without_real_members(&mut self, offset: Offset) -> Result<(), HistoryError> {
+        if self.in_sync_real().next().is_some() {
+            return Ok(());
+        }
+        if self.is_open && self.high_watermark.is_none() {
+            // Nothing was ever committed.
+            self.high_watermark = self.log_start;
+        }
+        if self.is_open || self.is_fresh {
+            return Ok(());
+        }
+        self.high_watermark.get_or_insert(offset);
+        self.log_end = self.log_end.max(offset);
+        self.open(self.log_end)
+    }
+
+    /// How far any real replica is: being in sync is measured against it, not against what has
+    /// only arrived in memory, or a fast source would leave every replica behind.
+    fn reached(&self) -> Option<Offset> {
+        self.followers.values().filter_map(Follower::log_end).max()
     }
 
     /// Log ends of all members that count; `None` while one has not fetched in this epoch.
     fn in_sync_log_ends(&self) -> Option<Vec<Offset>> {
-        let pending = self.pending.iter().flatten();
+        let pending = self.pending.iter().flat_map(|pending| &pending.members);
         let members: BTreeSet<_> = self.assignment.in_sync.iter().chain(pending).collect();
         let real = members.into_iter().filter(|id| !self.seats.contains(id));
         real.map(|id| self.followers.get(id)?.log_end()).collect()
@@ -316,76 +357,6 @@ impl Leadership {
         }
     }
 
-    /// A change of the in-sync replicas that should be asked for now, where there is one: members
-    /// that were behind for `lag_time` leave, others that have reached the high watermark join.
-    /// The last real member never leaves: without one nothing is safe.
-    pub fn propose_isr(
-        &mut self,
-        now: Duration,
-        lag_time: Duration,
-        candidate: impl Fn(BrokerId) -> Option<Candidate>,
-    ) -> Option<IsrProposal> {
-        if self.pending.is_some() {
-            return None;
-        }
-        let current = &self.assignment.in_sync;
-        let mut kept: Vec<BrokerId> =
-            current.iter().copied().filter(|&id| !self.is_behind(id, now, lag_time)).collect();
-        if kept.iter().all(|id| self.seats.contains(id)) {
-            kept.extend(self.most_advanced(current));
-        }
-        let joining = self.assignment.replicas.iter().copied().filter(|&id| {
-            !current.contains(&id) && self.may_join(id, now, lag_time, candidate(id))
-        });
-        kept.extend(joining.collect::<Vec<_>>());
-        if kept.len() == current.len() && kept.iter().all(|id| current.contains(id)) {
-            return None;
-        }
-        self.pending = Some(kept.clone());
-        Some(IsrProposal {
-            leader_epoch: self.assignment.leader_epoch,
-            partition_epoch: self.assignment.partition_epoch,
-            in_sync: kept,
-        })
-    }
-
-    /// The controller refused the proposal, or asked to wait for the metadata log.
-    pub fn on_isr_refused(&mut self) {
-        self.pending = None;
-    }
-
-    fn is_behind(&self, id: BrokerId, now: Duration, lag_time: Duration) -> bool {
-        self.followers.get(&id).is_some_and(|f| f.behind_for(now) > lag_time)
-    }
-
-    fn most_advanced(&self, of: &[BrokerId]) -> Option<BrokerId> {
-        let real = of.iter().copied().filter(|id| !self.seats.contains(id));
-        real.max_by_key(|id| self.followers.get(id).and_then(Follower::log_end))
-    }
-
-    fn may_join(
-        &self,
-        id: BrokerId,
-        now: Duration,
-        lag_time: Duration,
-        candidate: Option<Candidate>,
-    ) -> bool {
-        let (Some(candidate), Some(follower)) = (candidate, self.followers.get(&id)) else {
-            return false;
-        };
-        let (Some(log_end), Some(fetched_under)) = (follower.log_end(), follower.broker_epoch())
-        else {
-            return false;
-        };
-        let is_recent = follower.silent_for(now).is_some_and(|silent| silent < lag_time / 2);
-        let epoch_start = self.history.newest().map_or(Offset::ZERO, |newest| newest.start);
-        candidate.is_eligible
-            && (fetched_under == candidate.epoch || fetched_under == BrokerEpoch(-1))
-            && is_recent
-            && self.high_watermark.is_some_and(|hw| log_end >= hw.max(epoch_start))
-            && follower.behind_for(now) < lag_time
-    }
-
     /// What the metadata log says.
     pub fn assignment(&self) -> &Assignment {
         &self.assignment
@@ -396,7 +367,12 @@ impl Leadership {
         self.high_watermark
     }
 
-    /// Whether nobody led this partition before this epoch.
+    /// Epochs known so far, also before the current one is open.
+    pub fn into_history(self) -> EpochHistory {
+        self.history
+    }
+
+    /// Whether it held nothing when this epoch began.
     pub fn is_fresh(&self) -> bool {
         self.is_fresh
     }
@@ -422,6 +398,12 @@ impl Leadership {
             return None;
         }
         self.in_sync_log_ends().and_then(|ends| ends.into_iter().min())
+    }
+
+    /// Where copying begins once the epoch is open.
+    pub fn copy_from(&self) -> Option<Offset> {
+        let committed = self.high_watermark.filter(|_| self.is_open);
+        self.least_in_sync().or(committed)
     }
 
     /// Log ends of the real replicas, where they have fetched.

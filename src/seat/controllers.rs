@@ -2,6 +2,7 @@
 //! own: a slow answer for one must not delay another's heartbeat.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kafka_protocol::messages::DescribeQuorumRequest;
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
@@ -9,6 +10,9 @@ use kafka_protocol::protocol::{Request, StrBytes};
 
 use super::error::SeatError;
 use crate::client::{ClientConfig, Cluster, Connection, Endpoint};
+
+/// A controller that takes longer hangs: another one may be active by then.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Name of the metadata log's topic.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
@@ -126,7 +130,7 @@ impl ControllerConnection {
         error_of: impl FnOnce(&R::Response) -> i16,
     ) -> Result<R::Response, SeatError> {
         let connection = self.open().await?;
-        let result = match connection.request(request).await {
+        let result = match connection.request_with_timeout(request, ANSWER_WITHIN).await {
             Ok(response) => SeatError::check(name, error_of(&response)).map(|()| response),
             Err(error) => Err(error.into()),
         };

@@ -1,7 +1,6 @@
 //! Asks the controller for changes of in-sync replicas (`AlterPartition`, KIP-497 and KIP-903).
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use kafka_protocol::messages::AlterPartitionRequest;
@@ -37,8 +36,21 @@ pub struct IsrOutcome {
     pub key: PartitionKey,
     /// Epoch in which it was asked for.
     pub leader_epoch: LeaderEpoch,
-    /// Whether it may be asked for anew; else the metadata log will show it.
-    pub is_refused: bool,
+    /// Partition epoch that it was based on.
+    pub partition_epoch: i32,
+    /// What the controller made of it.
+    pub result: IsrResult,
+}
+
+/// What the controller made of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IsrResult {
+    /// Applied: the metadata log will show it.
+    Applied,
+    /// Not applied.
+    Refused,
+    /// No answer: it may have been applied or not.
+    Unknown,
 }
 
 /// What the image says of a broker that could join.
@@ -56,8 +68,6 @@ pub struct IsrTask {
     pub seat: BrokerId,
     /// Our registration.
     pub registration: watch::Receiver<Option<BrokerEpoch>>,
-    /// The destination.
-    pub image: watch::Receiver<Arc<Image>>,
     /// A connection of our own.
     pub controller: ControllerConnection,
     /// Changes that are wanted.
@@ -73,7 +83,12 @@ impl IsrTask {
             for chunk in requests.chunks(CHANGES_AT_ONCE) {
                 if let Err(error) = self.send(chunk).await {
                     tracing::warn!(%error, changes = chunk.len(), "in-sync replicas cannot be changed now");
-                    self.refuse(chunk);
+                    let result = if matches!(error, SeatError::Client(_)) {
+                        IsrResult::Unknown
+                    } else {
+                        IsrResult::Refused
+                    };
+                    self.report_all(chunk, result);
                     tokio::time::sleep(REST).await;
                 }
             }
@@ -82,43 +97,51 @@ impl IsrTask {
 
     async fn send(&mut self, requests: &[IsrRequest]) -> Result<(), SeatError> {
         let Some(epoch) = *self.registration.borrow() else {
-            self.refuse(requests);
+            self.report_all(requests, IsrResult::Refused);
             return Ok(());
         };
-        let request = alter_partition(self.seat, epoch, requests, &self.image.borrow().clone());
+        let request = alter_partition(self.seat, epoch, requests);
         let response =
             self.controller.request("AlterPartition", &request, |answer| answer.error_code).await?;
-        for topic in &response.topics {
-            for partition in &topic.partitions {
-                let key = PartitionKey {
-                    topic: TopicId(topic.topic_id),
-                    partition: partition.partition_index,
-                };
-                self.report(requests, key, partition.error_code);
-            }
+        let answers = response.topics.iter().flat_map(|topic| {
+            let id = TopicId(topic.topic_id);
+            topic.partitions.iter().map(move |partition| {
+                let key = PartitionKey { topic: id, partition: partition.partition_index };
+                (key, partition.error_code)
+            })
+        });
+        let answers: HashMap<PartitionKey, i16> = answers.collect();
+        for request in requests {
+            self.report(request, result_of(request, answers.get(&request.key).copied()));
         }
         Ok(())
     }
 
-    fn report(&self, requests: &[IsrRequest], key: PartitionKey, code: i16) {
-        let Some(request) = requests.iter().find(|request| request.key == key) else { return };
-        if !matches!(code, 0 | NEW_LEADER_ELECTED) {
-            tracing::info!(
-                topic = %key.topic, partition = key.partition, error_code = code,
-                in_sync = ?request.proposal.in_sync, "in-sync replicas not changed"
-            );
+    fn report_all(&self, requests: &[IsrRequest], result: IsrResult) {
+        for request in requests {
+            self.report(request, result);
         }
-        let is_refused = !matches!(code, 0 | NEW_LEADER_ELECTED);
-        let leader_epoch = request.proposal.leader_epoch;
-        let _stopped = self.outcomes.send(IsrOutcome { key, leader_epoch, is_refused });
     }
 
-    fn refuse(&self, requests: &[IsrRequest]) {
-        for request in requests {
-            let leader_epoch = request.proposal.leader_epoch;
-            let outcome = IsrOutcome { key: request.key, leader_epoch, is_refused: true };
-            let _stopped = self.outcomes.send(outcome);
+    fn report(&self, request: &IsrRequest, result: IsrResult) {
+        let IsrRequest { key, proposal } = request;
+        let (leader_epoch, partition_epoch) = (proposal.leader_epoch, proposal.partition_epoch);
+        let outcome = IsrOutcome { key: *key, leader_epoch, partition_epoch, result };
+        let _stopped = self.outcomes.send(outcome);
+    }
+}
+
+fn result_of(request: &IsrRequest, code: Option<i16>) -> IsrResult {
+    match code {
+        Some(0 | NEW_LEADER_ELECTED) => IsrResult::Applied,
+        Some(code) => {
+            tracing::info!(
+                topic = %request.key.topic, partition = request.key.partition, error_code = code,
+                in_sync = ?request.proposal.in_sync, "in-sync replicas not changed"
+            );
+            IsrResult::Refused
         }
+        None => IsrResult::Unknown,
     }
 }
 
@@ -126,13 +149,11 @@ fn alter_partition(
     seat: BrokerId,
     epoch: BrokerEpoch,
     requests: &[IsrRequest],
-    image: &Image,
 ) -> AlterPartitionRequest {
     let mut topics: BTreeMap<TopicId, Vec<PartitionData>> = BTreeMap::new();
     for IsrRequest { key, proposal } in requests {
-        let members = proposal.in_sync.iter().map(|&id| {
-            let epoch = image.broker(id).map_or(-1, |broker| broker.epoch.0);
-            BrokerState::default().with_broker_id(id.0.into()).with_broker_epoch(epoch)
+        let members = proposal.in_sync.iter().map(|&(id, epoch)| {
+            BrokerState::default().with_broker_id(id.0.into()).with_broker_epoch(epoch.0)
         });
         let partition = PartitionData::default()
             .with_partition_index(key.partition)
@@ -167,10 +188,10 @@ mod tests {
         let proposal = IsrProposal {
             leader_epoch: LeaderEpoch(3),
             partition_epoch: 4,
-            in_sync: vec![BrokerId(9001), BrokerId(2)],
+            in_sync: vec![(BrokerId(9001), BrokerEpoch(5)), (BrokerId(2), BrokerEpoch(6))],
         };
         let requests = [IsrRequest { key, proposal }];
-        let request = alter_partition(BrokerId(9001), BrokerEpoch(5), &requests, &Image::default());
+        let request = alter_partition(BrokerId(9001), BrokerEpoch(5), &requests);
         let version = AlterPartitionRequest::VERSIONS.max;
         request.encode(&mut BytesMut::new(), version).unwrap();
         assert_eq!(request.topics[0].partitions[0].new_isr_with_epochs.len(), 2);

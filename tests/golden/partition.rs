@@ -1,7 +1,7 @@
 //! Plays `partition*.txt`: leadership over one mirror partition.
 //!
 //! ```text
-//! lead EPOCH replicas=9001,1,2 [isr=9001,1] [fresh | log=START..END history=EPOCH:START,...]
+//! lead EPOCH replicas=9001,1,2 [isr=9001,1] [fresh | log=START..END history=EPOCH:START,... [committed=N]]
 //! image partition_epoch=N [replicas=..] [isr=..]   the metadata log changed the partition
 //! started OFFSET                  the source said where a fresh copy begins
 //! append END                      batches up to END are in memory
@@ -11,7 +11,7 @@
 //! alive BROKER                    its session asked again, without news of this partition
 //! broker ID [fenced] [registration=N]   what the image says of it
 //! isr                             what change is proposed, with a lag time of 30 s
-//! refused                         the controller refused it
+//! refused | unknown               the controller refused it; gave no answer
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,19 +58,20 @@ fn act(state: &mut State, verb: &str, words: &[&str]) -> String {
             next.partition_epoch = option(words, "partition_epoch").unwrap();
             next.replicas = ids(words, "replicas").unwrap_or(next.replicas);
             next.in_sync = ids(words, "isr").unwrap_or(next.in_sync);
-            leadership.on_assignment(next, now);
+            leadership.on_assignment(next, now).unwrap();
         }
         "started" => leadership.on_started(offset(words[1])).unwrap(),
         "append" => leadership.on_append(offset(words[1])),
         "source-start" => leadership.on_source_log_start(offset(words[1])),
         "alive" => leadership.on_alive(now, BrokerId(words[1].parse().unwrap())),
-        "refused" => leadership.on_isr_refused(),
+        "refused" => leadership.on_isr_refused(leadership.assignment().partition_epoch),
+        "unknown" => leadership.on_isr_unknown(leadership.assignment().partition_epoch),
         "isr" => {
             let brokers = &state.brokers;
             let candidate = |id: BrokerId| brokers.get(&id.0).copied();
             return match leadership.propose_isr(now, LAG_TIME, candidate) {
                 Some(proposal) => {
-                    let members: Vec<_> = proposal.in_sync.iter().map(|id| id.0).collect();
+                    let members: Vec<_> = proposal.in_sync.iter().map(|(id, _)| id.0).collect();
                     format!("propose {members:?} on partition epoch {}", proposal.partition_epoch)
                 }
                 None => "no change".to_owned(),
@@ -95,7 +96,7 @@ fn lead(state: &mut State, words: &[&str]) {
         state.brokers.entry(id.0).or_insert(candidate);
     }
     let beginning = if words.contains(&"fresh") {
-        Beginning::Fresh
+        Beginning::Fresh { history: EpochHistory::default() }
     } else {
         let log: String = option(words, "log").unwrap();
         let (log_start, log_end) = log.split_once("..").unwrap();
@@ -105,7 +106,12 @@ fn lead(state: &mut State, words: &[&str]) {
             EpochStart { epoch: LeaderEpoch(epoch.parse().unwrap()), start: offset(start) }
         });
         let history = EpochHistory::from_starts(steps).unwrap();
-        Beginning::Continued { history, log_end: offset(log_end), log_start: offset(log_start) }
+        Beginning::Continued {
+            history,
+            log_end: offset(log_end),
+            log_start: offset(log_start),
+            high_watermark: option(words, "committed").map(Offset),
+        }
     };
     let seats = BTreeSet::from([SEAT]);
     state.leadership = Some(Leadership::begin(seats, assignment, beginning, state.now));

@@ -62,6 +62,7 @@ pub fn piece(
             },
         },
         Verdict::NotYet => not_now(key, limits),
+        Verdict::EpochAhead => Piece::Answer(refused(key, NOT_NOW)),
         // A mere difference of epochs heals with the follower's next metadata.
         Verdict::Refuse(Refusal::OtherEpoch | Refusal::NotAReplica) => {
             Piece::Answer(refused(key, NOT_LEADER))

@@ -58,15 +58,16 @@ struct Reading {
 }
 
 impl Led {
-    /// Takes up leadership over a partition that nobody led before.
+    /// Takes up leadership over a partition that holds nothing.
     pub fn fresh(
         key: PartitionKey,
+        history: EpochHistory,
         mirror: Arc<MirrorTopic>,
         seats: BTreeSet<BrokerId>,
         assignment: Assignment,
         now: Duration,
     ) -> Self {
-        let leadership = Leadership::begin(seats, assignment, Beginning::Fresh, now);
+        let leadership = Leadership::begin(seats, assignment, Beginning::Fresh { history }, now);
         Self::new(key, mirror, leadership)
     }
 
@@ -78,10 +79,15 @@ impl Led {
         assignment: Assignment,
         now: Duration,
     ) -> Self {
+        if adoption.log_end == Offset::ZERO {
+            // Others led it and nothing was copied yet: it begins where the link says.
+            return Self::fresh(adoption.key, adoption.history, mirror, seats, assignment, now);
+        }
         let beginning = Beginning::Continued {
             history: adoption.history,
             log_end: adoption.log_end,
             log_start: adoption.log_start,
+            high_watermark: None,
         };
         let leadership = Leadership::begin(seats, assignment, beginning, now);
         Self::new(adoption.key, mirror, leadership)
@@ -105,28 +111,33 @@ impl Led {
         }
     }
 
-    /// Goes on in a new leader epoch of our own: what is in memory stays. `None` where nothing of
-    /// the old epoch is known well enough.
+    /// Goes on in a new leader epoch of our own: what is in memory stays. Where the old epoch never
+    /// began, only the epochs before it are left.
     pub fn into_next_epoch(
         mut self,
         seats: BTreeSet<BrokerId>,
         assignment: Assignment,
         now: Duration,
-    ) -> Option<Self> {
-        let history = self.leadership.history()?.clone();
+    ) -> (Option<Self>, Option<EpochHistory>) {
+        let known = self.leadership.history().cloned().zip(self.leadership.log_start());
+        let Some((history, log_start)) = known else {
+            let is_empty = self.leadership.is_fresh();
+            return (None, is_empty.then(|| self.leadership.into_history()));
+        };
         let beginning = Beginning::Continued {
             history,
             log_end: self.leadership.log_end(),
-            log_start: self.leadership.log_start()?,
+            log_start,
+            high_watermark: self.leadership.high_watermark(),
         };
         self.leadership = Leadership::begin(seats, assignment, beginning, now);
         self.reading = None;
-        Some(self)
+        (Some(self), None)
     }
 
-    /// Whether nothing was ever said to a follower: neither we nor anybody before us began.
-    pub fn never_began(&self) -> bool {
-        self.leadership.is_fresh() && self.leadership.history().is_none()
+    /// Nobody leads for the moment: nothing is read, and what is known is kept.
+    pub fn rest(&mut self) {
+        self.reading = None;
     }
 
     /// The topic.
@@ -186,8 +197,8 @@ impl Led {
         };
         let history = history.clone();
         if self.buffer.is_none() {
-            let least = self.leadership.least_in_sync()?;
-            self.buffer = Some(Buffer::starting_at(least));
+            let from = self.leadership.copy_from()?;
+            self.buffer = Some(Buffer::starting_at(from));
         }
         let offset = self.buffer.as_ref()?.end();
         Some((StartAt::At(OffsetAndEpoch { offset, epoch: self.source_epoch }), history))
@@ -300,6 +311,13 @@ impl Led {
             from,
             offset,
         })
+    }
+
+    /// Whether a replica ends below what is in memory.
+    pub fn has_replica_behind(&self) -> bool {
+        let from = self.in_memory_from();
+        let mut ends = self.leadership.followers().filter_map(|(_, end)| end);
+        self.buffer.is_some() && ends.any(|end| end < from)
     }
 
     /// Forgets what is held for replicas that have caught up or fallen silent.

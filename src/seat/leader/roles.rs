@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::led::Led;
 use super::task::LeaderTask;
 use crate::image::{Delta, Image, PartitionImage};
+use crate::mirror::lineage::EpochHistory;
 use crate::mirror::partition::Assignment;
 use crate::tail::Order;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionKey, TopicId};
@@ -80,9 +81,13 @@ impl LeaderTask {
             let leads = self.was_current && state.leader == Some(self.config.seat);
             if leads && self.mirrors.contains_key(&topic) {
                 self.lead(key, state);
+            } else if state.leader.is_none() && self.led.contains_key(&key) {
+                // We were the last in-sync replica. Nobody can append meanwhile: what we know of
+                // the log holds until we are elected again.
+                self.rest(key);
             } else {
                 self.give_up(key);
-                if self.adopted.get(&key).is_some_and(|a| a.leader_epoch != state.leader_epoch) {
+                if self.adopted.get(&key).is_some_and(|a| a.leader_epoch < state.leader_epoch) {
                     self.adopted.remove(&key);
                 }
             }
@@ -100,24 +105,31 @@ impl LeaderTask {
         if let Some(led) = self.led.get_mut(&key)
             && led.leadership.assignment().leader_epoch == state.leader_epoch
         {
-            led.leadership.on_assignment(assignment, now);
-            self.mark(key);
+            let before = led.leadership.high_watermark();
+            match led.leadership.on_assignment(assignment, now) {
+                Ok(()) => {
+                    if before != led.leadership.high_watermark() {
+                        self.read_on(key);
+                    }
+                    self.mark(key);
+                }
+                Err(error) => self.on_broken_history(key, &error),
+            }
             return;
         }
         let Some(mirror) = self.mirrors.get(&key.topic).cloned() else { return };
         let seats = self.config.seats.clone();
-        let before = self.led.remove(&key);
-        let never_began = before.as_ref().is_some_and(Led::never_began);
+        let is_new = self.birth.is_new(key, state).then(EpochHistory::default);
         let adoption = self.adopted.remove(&key).filter(|a| a.leader_epoch < state.leader_epoch);
-        let next =
-            before.and_then(|led| led.into_next_epoch(seats.clone(), assignment.clone(), now));
-        let led = match (next, adoption) {
-            (Some(led), _) => led,
-            (None, Some(adoption)) => Led::adopted(adoption, mirror, seats, assignment, now),
-            (None, None) if never_began || self.birth.is_new(key, state) => {
-                Led::fresh(key, mirror, seats, assignment, now)
-            }
-            (None, None) => {
+        let (next, empty) = match self.led.remove(&key) {
+            Some(led) => led.into_next_epoch(seats.clone(), assignment.clone(), now),
+            None => (None, is_new),
+        };
+        let led = match (next, adoption, empty) {
+            (Some(led), _, _) => led,
+            (None, Some(adoption), _) => Led::adopted(adoption, mirror, seats, assignment, now),
+            (None, None, Some(history)) => Led::fresh(key, history, mirror, seats, assignment, now),
+            (None, None, None) => {
                 tracing::warn!(
                     topic = %mirror.name, partition = key.partition, leader_epoch = %state.leader_epoch,
                     "elected for a partition whose history is not known; replicas are told to wait"
@@ -132,6 +144,14 @@ impl LeaderTask {
         self.led.insert(key, led);
         self.read_on(key);
         self.mark(key);
+    }
+
+    fn rest(&mut self, key: PartitionKey) {
+        let Some(led) = self.led.get_mut(&key) else { return };
+        led.rest();
+        if let Some(orders) = self.sources.get(&led.mirror().link) {
+            let _stopped = orders.send(Order::Stop(key));
+        }
     }
 
     /// Stops leading a partition, where we did.

@@ -16,7 +16,7 @@ use super::roles::Birth;
 use super::serving::Parked;
 use super::sessions::{SessionId, Sessions};
 use crate::image::{Delta, Image};
-use crate::seat::isr::{IsrOutcome, IsrRequest};
+use crate::seat::isr::{IsrOutcome, IsrRequest, IsrResult};
 use crate::tail::{Arrival, Order, Orders};
 use crate::types::{BrokerEpoch, BrokerId, LinkName, PartitionKey, TopicId};
 
@@ -275,8 +275,14 @@ impl LeaderTask {
     fn on_isr_outcome(&mut self, outcome: &IsrOutcome) {
         let Some(led) = self.led.get_mut(&outcome.key) else { return };
         let is_current = led.leadership.assignment().leader_epoch == outcome.leader_epoch;
-        if is_current && outcome.is_refused {
-            led.leadership.on_isr_refused();
+        match outcome.result {
+            IsrResult::Refused if is_current => {
+                led.leadership.on_isr_refused(outcome.partition_epoch);
+            }
+            IsrResult::Unknown if is_current => {
+                led.leadership.on_isr_unknown(outcome.partition_epoch);
+            }
+            _ => {}
         }
     }
 
@@ -287,7 +293,7 @@ impl LeaderTask {
         let keys: Vec<_> = self.led.keys().copied().collect();
         for key in keys {
             self.read_on(key);
-            if self.led.get(&key).is_some_and(|led| led.refills.replicas().next().is_some()) {
+            if self.led.get(&key).is_some_and(Led::has_replica_behind) {
                 self.mark(key);
             }
         }
@@ -319,7 +325,9 @@ impl LeaderTask {
         let filled = self.led.values().filter(|led| led.buffer().is_some_and(|b| b.bytes() > 0));
         let limit = memory_share(self.config.memory_bytes, filled.count());
         for led in self.led.values_mut() {
-            led.limit_memory(limit);
+            // What nobody takes must not hold memory that others need.
+            let has_takers = led.leadership.in_sync_real().next().is_some();
+            led.limit_memory(if has_takers { limit } else { 0 });
         }
     }
 
@@ -348,7 +356,7 @@ impl LeaderTask {
 /// Half of the budget is shared by the partitions that hold something; the other half is for what
 /// is on its way.
 fn memory_share(total: usize, partitions: usize) -> usize {
-    const LEAST: usize = 1 << 20;
+    const LEAST: usize = 64 << 10;
     const MOST: usize = 32 << 20;
     (total / 2 / partitions.max(1)).clamp(LEAST, MOST)
 }
