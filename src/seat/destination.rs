@@ -43,7 +43,7 @@ impl Destination {
             request: "Metadata",
             what: "no cluster id".to_owned(),
         })?;
-        check_one_cluster(bootstrap, config, &cluster_id).await?;
+        check_one_cluster(bootstrap, config).await?;
         let settings = any_settings(cluster, metadata.brokers.into_keys()).await?;
         let millis = |key: &str, default: u64| {
             let value = settings.get(key).and_then(|value| value.parse().ok());
@@ -68,20 +68,21 @@ impl Destination {
     }
 }
 
-/// Bootstrap servers that cannot be reached now are no mistake; one of another cluster is.
-async fn check_one_cluster(
-    bootstrap: &[Endpoint],
-    config: &ClientConfig,
-    expected: &str,
-) -> Result<(), SeatError> {
+/// Bootstrap servers that cannot be reached now are no mistake; one of another cluster than the first
+/// is. The first in the file, not in time: the message is the same at each start.
+async fn check_one_cluster(bootstrap: &[Endpoint], config: &ClientConfig) -> Result<(), SeatError> {
+    let mut first: Option<(&Endpoint, String)> = None;
     for server in bootstrap {
         let alone = Cluster::new(vec![server.clone()], config.clone(), None);
         let Ok(metadata) = alone.metadata(Topics::None).await else { continue };
-        if let Some(found) = metadata.cluster_id.filter(|found| found != expected) {
+        let Some(found) = metadata.cluster_id else { continue };
+        let (first, expected) = first.get_or_insert_with(|| (server, found.clone()));
+        if found != *expected {
             return Err(SeatError::WrongCluster {
                 server: server.to_string(),
                 found,
-                expected: expected.to_owned(),
+                first: first.to_string(),
+                expected: expected.clone(),
                 setting: "destination.bootstrap_servers",
             });
         }

@@ -73,13 +73,15 @@ pub enum SeatError {
         address: String,
     },
     /// Servers of different clusters are configured as one.
-    #[error("{server} belongs to cluster {found}, the others to {expected}; correct {setting}")]
+    #[error("{server} belongs to cluster {found}, {first} to {expected}; correct {setting}")]
     WrongCluster {
-        /// The odd one.
+        /// One that differs from the first.
         server: String,
         /// Its cluster id.
         found: String,
-        /// The others' cluster id.
+        /// The first of them.
+        first: String,
+        /// Its cluster id.
         expected: String,
         /// Where it is configured.
         setting: &'static str,

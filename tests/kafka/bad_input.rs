@@ -103,7 +103,7 @@ fn nonsense_from_the_source_is_outlived(
     destination: &Cluster,
 ) -> Result<()> {
     /// Conversations until the memory is looked at, and again until it must be the same.
-    const ROUND: usize = 6;
+    const ROUND: usize = 3;
     const SLACK: u64 = 32 << 20;
     let modes = [Nonsense::Noise, Nonsense::Bodies, Nonsense::AbsurdLength, Nonsense::AbsurdArray];
     let servers: Vec<_> = modes.into_iter().map(NonsenseServer::start).collect::<Result<_>>()?;
