@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::load::{self, Load, PARTITIONS};
 use crate::median;
 use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::daemon::{Daemon, DaemonSpec};
+use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
 use crate::support::eventually::eventually;
 use crate::support::workspace::Workspace;
 use crate::usage::{cpu_seconds, peak_resident_bytes};
@@ -132,8 +132,8 @@ fn copy_with_lockstep(
     let mut destination = cluster("destination", 1).start_in(workspace)?;
     let mut daemon = start_daemon(binary, source, &destination, workspace, &warm_up.topic)?;
     wait_copied(&destination, warm_up)?;
-    // Dead and not gone: its seat is free again when its session has ended.
     daemon.kill()?;
+    wait_seat_free(&destination)?;
     destination.judge(1)?.delete_topic(&warm_up.topic)?;
     let mut daemon = start_daemon(binary, source, &destination, workspace, &data.topic)?;
     let pid = daemon.pid().context("the daemon does not run")?;
@@ -163,6 +163,17 @@ fn start_daemon(
         .source(&source.address(1)?)
         .line("daemon", &format!("memory = \"{DAEMON_MEMORY}\""))
         .start_in(binary, workspace)
+}
+
+/// Waits until the session of a dead daemon has ended: the next one would create its mirrors and
+/// then wait for that, and the wait would count as copying.
+fn wait_seat_free(destination: &Cluster) -> Result<()> {
+    let mut judge = destination.judge(1)?;
+    eventually(DEADLINE, "the dead daemon's session to end", || {
+        let metadata = judge.metadata(Some(&[]))?;
+        ensure!(metadata.brokers.iter().all(|broker| broker.node_id.0 != SEAT), "it lives");
+        Ok(())
+    })
 }
 
 /// Waits until consumers at the destination's broker can read everything.

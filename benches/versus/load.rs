@@ -43,7 +43,9 @@ pub fn fill(cluster: &Cluster, topic: &str, bytes: u64) -> Result<Load> {
     let assignment = vec![vec![1]; usize::try_from(PARTITIONS)?];
     let new = NewTopic::new(topic, 0).assignment(assignment);
     // Copies are thrown away between rounds: at once.
-    cluster.create_topic(&new.config("file.delete.delay.ms", 0))?;
+    let new = new.config("file.delete.delay.ms", 0);
+    // The records' timestamps are old: by its own retention the source would lose them meanwhile.
+    cluster.create_topic(&new.config("retention.ms", -1))?;
     let batches = (bytes / BATCH_BYTES).div_ceil(u64::try_from(PARTITIONS)?);
     let batch = batch();
     let address = cluster.address(1)?;
