@@ -92,6 +92,7 @@ impl Link {
             source.clone(),
             parts.destination.clone(),
             parts.image.clone(),
+            parts.registration.clone(),
             parts.leader.clone(),
         );
         let reporter = Reporter {

@@ -115,6 +115,11 @@ impl SeatError {
     pub fn is_elsewhere(&self) -> bool {
         const NOT_CONTROLLER: i16 = 41;
         const NOT_LEADER: i16 = 6;
-        matches!(self, Self::Client(_) | Self::Answered { code: NOT_CONTROLLER | NOT_LEADER, .. })
+        match self {
+            // A request that cannot be made is as wrong anywhere else.
+            Self::Client(error) => !matches!(error, ClientError::Encode { .. }),
+            Self::Answered { code, .. } => matches!(*code, NOT_CONTROLLER | NOT_LEADER),
+            _ => false,
+        }
     }
 }

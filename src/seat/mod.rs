@@ -53,15 +53,23 @@ impl Seat {
     /// lets us go, or with an error that a person has to mend.
     pub async fn run(mut self) -> Result<(), SeatError> {
         // The sender lives as long as the metadata log is followed; without it there is no seat.
-        if self.is_current.wait_for(|&is_current| is_current).await.is_err() {
-            return Ok(());
+        let mut wish = self.wish.clone();
+        tokio::select! {
+            current = self.is_current.wait_for(|&is_current| is_current) => if current.is_err() {
+                return Ok(());
+            },
+            _ = wish.wait_for(|&wish| wish == Wish::ShutDown) => return Ok(()),
         }
         let mut controller = self.controllers.connection();
         loop {
             let image = self.image.borrow().clone();
             self.identity.check(&image)?;
             let previous = image.broker(self.identity.id).map(|broker| broker.epoch);
-            let epoch = self.identity.register(&mut controller, previous).await?;
+            let epoch = tokio::select! {
+                registered = self.identity.register(&mut controller, previous) => registered?,
+                // Nothing to hand over yet.
+                _ = wish.wait_for(|&wish| wish == Wish::ShutDown) => return Ok(()),
+            };
             tracing::info!(
                 broker_id = %self.identity.id, broker_epoch = %epoch,
                 incarnation = %self.identity.incarnation, "registered"

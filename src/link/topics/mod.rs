@@ -26,7 +26,7 @@ use crate::mirror::topic_plan::{
 };
 use crate::seat::leader::{LeaderHandle, MirrorTopic};
 use crate::tail::StartAt;
-use crate::types::{BrokerId, LinkName, TopicName};
+use crate::types::{BrokerEpoch, BrokerId, LinkName, TopicName};
 
 /// Between rounds at least: a burst of image changes makes one round.
 const ROUND_GAP: Duration = Duration::from_millis(100);
@@ -70,6 +70,7 @@ pub struct TopicTask {
     source: Cluster,
     destination: Destination,
     image: watch::Receiver<Arc<Image>>,
+    registration: watch::Receiver<Option<BrokerEpoch>>,
     leader: LeaderHandle,
     status: watch::Sender<Arc<TopicsStatus>>,
     /// Configs that a destination topic can have, and the `metadata.version` at which that was so.
@@ -97,6 +98,7 @@ impl TopicTask {
         source: Cluster,
         destination: Cluster,
         image: watch::Receiver<Arc<Image>>,
+        registration: watch::Receiver<Option<BrokerEpoch>>,
         leader: LeaderHandle,
     ) -> Self {
         let rules = TopicRules {
@@ -111,6 +113,7 @@ impl TopicTask {
             source,
             destination: Destination { cluster: destination },
             image,
+            registration,
             leader,
             status: watch::Sender::default(),
             known_configs: None,
@@ -231,7 +234,8 @@ impl TopicTask {
         outcomes: &mut Vec<(TopicName, Outcome)>,
     ) -> (Vec<Action>, Result<(), TopicError>) {
         // An assignment that names a fenced broker, or none at all, is refused.
-        let is_ready = seat_is_ready(image, self.config.seat);
+        let registration = *self.registration.borrow();
+        let is_ready = seat_is_ready(image, self.config.seat, registration);
         let defaults = if is_ready {
             self.defaults(image).await
         } else {
@@ -300,8 +304,12 @@ fn mirror_topic(config: &TopicTaskConfig, binding: &Binding) -> MirrorTopic {
     }
 }
 
-fn seat_is_ready(image: &Image, seat: BrokerId) -> bool {
-    image.broker(seat).is_some_and(|seat| !seat.is_fenced && !seat.in_controlled_shutdown)
+/// Whether the image shows the seat unfenced under its present registration: what an old session of
+/// ours, not ended yet, would be given, it could not lead.
+fn seat_is_ready(image: &Image, seat: BrokerId, registration: Option<BrokerEpoch>) -> bool {
+    image.broker(seat).is_some_and(|seat| {
+        Some(seat.epoch) == registration && !seat.is_fenced && !seat.in_controlled_shutdown
+    })
 }
 
 fn next(outcomes: &[(TopicName, Outcome)]) -> Next {
