@@ -285,7 +285,10 @@ impl Leadership {
         let Some(ends) = self.in_sync_log_ends() else {
             return Ok(());
         };
-        let longest = ends.iter().copied().max().unwrap_or(self.log_end);
+        // No real member: only a copy that we led before knows what of it is committed.
+        let Some(longest) = ends.into_iter().max().or(self.high_watermark) else {
+            return Ok(());
+        };
         self.log_end = self.log_end.max(longest);
         self.open(self.log_end)
     }
@@ -317,7 +320,7 @@ impl Leadership {
         if self.in_sync_real().next().is_some() {
             return Ok(());
         }
-        if self.is_open && self.high_watermark.is_none() {
+        if self.is_fresh && self.is_open && self.high_watermark.is_none() {
             // Nothing was ever committed.
             self.high_watermark = self.log_start;
         }
