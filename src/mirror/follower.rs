@@ -21,8 +21,8 @@ struct Fetched {
     offset: Offset,
     broker_epoch: BrokerEpoch,
     at: Duration,
-    /// End of our log when that fetch came.
-    log_end_then: Offset,
+    /// How far the furthest replica was when that fetch came.
+    reached_then: Offset,
 }
 
 impl Follower {
@@ -31,23 +31,24 @@ impl Follower {
         Self { fetched: None, last_caught_up: now, may_jump: false }
     }
 
-    /// Notes a fetch. A replica counts as caught up at the time of its previous fetch when this
-    /// one has reached what was the end then: otherwise steady writes would never let it be.
+    /// Notes a fetch; `reached` is where the furthest replica is. One counts as caught up at the time
+    /// of its previous fetch when it is now where the furthest was then: otherwise steady writes
+    /// would never let it be.
     pub fn on_fetch(
         &mut self,
         now: Duration,
         offset: Offset,
         broker_epoch: BrokerEpoch,
-        log_end: Offset,
+        reached: Offset,
     ) {
-        if offset >= log_end {
+        if offset >= reached {
             self.last_caught_up = now;
         } else if let Some(before) = self.fetched
-            && offset >= before.log_end_then
+            && offset >= before.reached_then
         {
             self.last_caught_up = self.last_caught_up.max(before.at);
         }
-        self.fetched = Some(Fetched { offset, broker_epoch, at: now, log_end_then: log_end });
+        self.fetched = Some(Fetched { offset, broker_epoch, at: now, reached_then: reached });
         self.may_jump = false;
     }
 
@@ -62,10 +63,10 @@ impl Follower {
     }
 
     /// Its fetch session asked again at `now` without naming this partition: it is where it was.
-    pub fn on_alive(&mut self, now: Duration, log_end: Offset) {
+    pub fn on_alive(&mut self, now: Duration, reached: Offset) {
         if let Some(fetched) = self.fetched {
             let may_jump = self.may_jump;
-            self.on_fetch(now.max(fetched.at), fetched.offset, fetched.broker_epoch, log_end);
+            self.on_fetch(now.max(fetched.at), fetched.offset, fetched.broker_epoch, reached);
             self.may_jump = may_jump;
         }
     }
