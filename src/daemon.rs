@@ -110,12 +110,12 @@ impl Daemon {
         let listeners = bind_all(config).await?;
         let (image, image_seen) = watch::channel(Arc::<Image>::default());
         let (applied, applied_seen) = watch::channel(Offset(-1));
-        let (is_current, is_current_seen) = watch::channel(false);
+        let (read_at, read_at_seen) = watch::channel(None);
         let (deltas, deltas_seen) = mpsc::unbounded_channel();
         let (registration, registration_seen) = watch::channel(None);
         let (standing, standing_seen) = watch::channel(None);
         let (wish, wish_seen) = watch::channel(Wish::Serve);
-        let outputs = MetadataOutputs { image, deltas, applied, is_current };
+        let outputs = MetadataOutputs { image, deltas, applied, read_at };
         let metadata = MetadataLog::new(
             destination.controllers.clone(),
             destination.facts.cluster_id.clone(),
@@ -127,7 +127,7 @@ impl Daemon {
             heartbeat_interval: destination.facts.heartbeat_interval,
             image: image_seen.clone(),
             applied: applied_seen.clone(),
-            is_current: is_current_seen,
+            read_at: read_at_seen,
             wish: wish_seen,
             standing,
             registration,
@@ -151,14 +151,18 @@ impl Daemon {
 
     /// Runs until told to stop, then hands leadership over, within a deadline.
     async fn run_until(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut seat = std::pin::pin!(self.seat.run());
-        let mut metadata = std::pin::pin!(self.metadata.run());
+        // Tasks of their own: a large snapshot must not hold up heartbeats.
+        let (mut seat, mut metadata) = (JoinSet::new(), JoinSet::new());
+        seat.spawn(self.seat.run());
+        metadata.spawn(self.metadata.run());
         let outcome = tokio::select! {
             // First: the links' tasks end too when we stop.
             biased;
             () = stop.cancelled() => None,
-            result = &mut seat => Some(result),
-            error = &mut metadata => Some(Err(error)),
+            Some(ended) = seat.join_next() => Some(ended.context("run the seat")?),
+            Some(ended) = metadata.join_next() => {
+                Some(Err(ended.context("follow the destination's metadata log")?))
+            }
             Some(ended) = self.tasks.join_next() => {
                 // None ends by itself before we stop: a seat that leads and serves nothing would
                 // be worse than none.
@@ -171,8 +175,13 @@ impl Daemon {
         }
         self.wish.send_replace(Wish::ShutDown);
         tokio::select! {
-            result = &mut seat => result.context("leave the seat in the destination")?,
-            error = &mut metadata => return Err(error).context("leave the seat in the destination"),
+            Some(ended) = seat.join_next() => {
+                ended.context("run the seat")?.context("leave the seat in the destination")?;
+            }
+            Some(ended) = metadata.join_next() => {
+                let error = ended.context("follow the destination's metadata log")?;
+                return Err(error).context("leave the seat in the destination");
+            }
             () = tokio::time::sleep(SHUTDOWN_DEADLINE) => tracing::warn!(
                 deadline = ?SHUTDOWN_DEADLINE,
                 "leadership was not handed over in time; the destination moves it when our session ends"

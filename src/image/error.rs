@@ -41,6 +41,15 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Offset of the record.
+    pub fn offset(&self) -> Offset {
+        match self {
+            Self::Malformed { offset, .. }
+            | Self::UnknownVersion { offset, .. }
+            | Self::Misfit { offset, .. } => *offset,
+        }
+    }
+
     /// What can be done about it.
     pub fn retry(&self) -> Retry {
         match self {

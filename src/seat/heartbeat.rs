@@ -11,6 +11,7 @@ use kafka_protocol::protocol::{
     Decodable, Encodable, HeaderVersion, Message, Request, VersionRange,
 };
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::controllers::ControllerConnection;
 use super::error::SeatError;
@@ -20,6 +21,9 @@ use crate::types::{BrokerEpoch, BrokerId, Offset, Uuid};
 
 /// Tag of `CordonedLogDirs` in version 2 (KIP-1066).
 const CORDONED_LOG_DIRS: i32 = 1;
+/// A broker that leads and lags behind in the metadata log holds up every controlled shutdown in the
+/// cluster, so we step back when the log cannot be read for so long.
+const STUCK_AFTER: Duration = Duration::from_secs(15);
 const STALE_BROKER_EPOCH: i16 = 77;
 const BROKER_ID_NOT_REGISTERED: i16 = 102;
 
@@ -44,7 +48,7 @@ pub struct Standing {
     /// Whether leadership was handed over and we may go.
     pub may_shut_down: bool,
     /// When the answer came.
-    pub at: tokio::time::Instant,
+    pub at: Instant,
 }
 
 /// What ends the heartbeats.
@@ -73,6 +77,12 @@ pub struct Heartbeat {
     pub applied: watch::Receiver<Offset>,
     /// Its `metadata.version` says whether the controller knows cordons.
     pub image: watch::Receiver<Arc<Image>>,
+    /// When the metadata log was last read to its end.
+    pub read_at: watch::Receiver<Option<Instant>>,
+    /// Since when every heartbeat was answered.
+    pub answered_since: Option<Instant>,
+    /// Whether we ask to be fenced because the log cannot be read.
+    pub is_stuck: bool,
     /// Told of every answer.
     pub standing: watch::Sender<Option<Standing>>,
 }
@@ -85,6 +95,7 @@ impl Heartbeat {
             match self.beat(controller).await {
                 Ok(standing) => {
                     failed = false;
+                    self.answered_since.get_or_insert(standing.at);
                     self.standing.send_replace(Some(standing));
                     if standing.may_shut_down {
                         return HeartbeatEnd::MayShutDown;
@@ -100,14 +111,41 @@ impl Heartbeat {
                         tracing::warn!(%error, "heartbeat failed; trying on");
                     }
                     failed = true;
+                    self.answered_since = None;
                     tokio::time::sleep(self.interval / 8).await;
                 }
             }
         }
     }
 
-    async fn beat(&self, controller: &mut ControllerConnection) -> Result<Standing, SeatError> {
+    /// What we ask for: to be fenced where the log cannot be read although the controller answers.
+    /// While it does not answer, the log cannot be read either: that is no reason.
+    fn present_wish(&self, now: Instant) -> Wish {
         let wish = *self.wish.borrow();
+        let since = (*self.read_at.borrow()).max(self.answered_since);
+        let is_stuck = since.is_some_and(|since| now.duration_since(since) >= STUCK_AFTER);
+        match wish {
+            Wish::Serve if self.answered_since.is_some() && is_stuck => Wish::Fenced,
+            wish => wish,
+        }
+    }
+
+    fn note_stuck(&mut self, wish: Wish) {
+        let is_stuck = wish != *self.wish.borrow();
+        if is_stuck && !self.is_stuck {
+            tracing::error!(
+                applied = %*self.applied.borrow(), seconds = STUCK_AFTER.as_secs(),
+                "the destination's metadata log cannot be read although its controller answers; \
+                 asking to be fenced, so that no broker's shutdown waits for us; real brokers lead \
+                 until it can be read again"
+            );
+        }
+        self.is_stuck = is_stuck;
+    }
+
+    async fn beat(&mut self, controller: &mut ControllerConnection) -> Result<Standing, SeatError> {
+        let wish = self.present_wish(Instant::now());
+        self.note_stuck(wish);
         let body = BrokerHeartbeatRequest::default()
             .with_broker_id(self.id.0.into())
             .with_broker_epoch(self.epoch.0)
@@ -138,7 +176,7 @@ impl Heartbeat {
             epoch: self.epoch,
             is_fenced: answer.is_fenced,
             may_shut_down: answer.should_shut_down,
-            at: tokio::time::Instant::now(),
+            at: Instant::now(),
         })
     }
 
@@ -240,6 +278,35 @@ impl HeaderVersion for CordonedHeartbeatAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seat_that_cannot_read_the_log_asks_to_be_fenced_unless_nobody_answers() {
+        let long_ago = Instant::now();
+        let now = long_ago + STUCK_AFTER;
+        let lately = now - STUCK_AFTER / 2;
+        let wish = |wish, read_at, answered_since| {
+            let heartbeat = Heartbeat {
+                id: BrokerId(9),
+                epoch: BrokerEpoch(1),
+                directory: Uuid::nil(),
+                interval: Duration::from_secs(2),
+                wish: watch::channel(wish).1,
+                applied: watch::channel(Offset::ZERO).1,
+                image: watch::channel(Arc::default()).1,
+                read_at: watch::channel(Some(read_at)).1,
+                answered_since,
+                is_stuck: false,
+                standing: watch::channel(None).0,
+            };
+            heartbeat.present_wish(now)
+        };
+        assert_eq!(wish(Wish::Serve, long_ago, Some(long_ago)), Wish::Fenced);
+        assert_eq!(wish(Wish::Serve, lately, Some(long_ago)), Wish::Serve);
+        // The quorum is back, and with it the log in a moment.
+        assert_eq!(wish(Wish::Serve, long_ago, Some(lately)), Wish::Serve);
+        assert_eq!(wish(Wish::Serve, long_ago, None), Wish::Serve);
+        assert_eq!(wish(Wish::ShutDown, long_ago, Some(long_ago)), Wish::ShutDown);
+    }
 
     #[test]
     fn a_cordoned_heartbeat_is_version_1_and_one_tag() {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::image::Image;
 use crate::types::{BrokerEpoch, Offset};
@@ -38,8 +39,8 @@ pub struct Seat {
     pub image: watch::Receiver<Arc<Image>>,
     /// Last offset of the metadata log that was applied.
     pub applied: watch::Receiver<Offset>,
-    /// Whether the metadata log was read to its end.
-    pub is_current: watch::Receiver<bool>,
+    /// When the metadata log was last read to its end.
+    pub read_at: watch::Receiver<Option<Instant>>,
     /// What we want of the controller.
     pub wish: watch::Receiver<Wish>,
     /// Told of the controller's answers.
@@ -55,7 +56,7 @@ impl Seat {
         // The sender lives as long as the metadata log is followed; without it there is no seat.
         let mut wish = self.wish.clone();
         tokio::select! {
-            current = self.is_current.wait_for(|&is_current| is_current) => if current.is_err() {
+            read = self.read_at.wait_for(Option::is_some) => if read.is_err() {
                 return Ok(());
             },
             _ = wish.wait_for(|&wish| wish == Wish::ShutDown) => return Ok(()),
@@ -94,6 +95,9 @@ impl Seat {
             wish: self.wish.clone(),
             applied: self.applied.clone(),
             image: self.image.clone(),
+            read_at: self.read_at.clone(),
+            answered_since: None,
+            is_stuck: false,
             standing: self.standing.clone(),
         }
     }
