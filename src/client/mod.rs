@@ -21,6 +21,7 @@ pub use connection::Connection;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ClientError, Fault, RequestName, Retry, retry_response};
 pub use metadata::{BrokerAddress, ClusterMetadata, PartitionMetadata, TopicMetadata, Topics};
+pub use transport::Dialer;
 
 /// How to talk to the brokers of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct ClientConfig {
     pub max_frame_bytes: usize,
     /// `SO_RCVBUF`; unset leaves it to the system, which grows it by itself.
     pub receive_buffer_bytes: Option<u32>,
+    /// Another way to connect than TCP: for the simulation.
+    pub dialer: Option<Dialer>,
 }
 
 impl Default for ClientConfig {
@@ -45,6 +48,7 @@ impl Default for ClientConfig {
             request_timeout: Duration::from_secs(30),
             max_frame_bytes: 128 << 20,
             receive_buffer_bytes: None,
+            dialer: None,
         }
     }
 }

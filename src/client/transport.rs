@@ -1,26 +1,62 @@
 //! The byte stream below a connection. The one place that knows what carries the bytes: plain TCP
-//! now; TLS is one more variant of each enum.
+//! now, or memory in the simulation; TLS is one more variant of each enum.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
 use super::error::Fault;
 use super::{ClientConfig, Endpoint};
 
+/// Opens streams without a network: the simulation's brokers live in the same process. No
+/// configuration leads here.
+#[derive(Clone)]
+pub struct Dialer(Arc<Dial>);
+
+type Dial = dyn Fn(&Endpoint) -> io::Result<DuplexStream> + Send + Sync;
+
+impl Dialer {
+    /// A dialer that opens its streams so.
+    pub fn new(
+        dial: impl Fn(&Endpoint) -> io::Result<DuplexStream> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(dial))
+    }
+}
+
+impl PartialEq for Dialer {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Dialer {}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dialer")
+    }
+}
+
 /// A stream to a broker, ready for its first request.
 pub(super) enum Transport {
     Plain(TcpStream),
+    Memory(DuplexStream),
 }
 
 impl Transport {
     /// Connects to the first address of the endpoint that answers, within the connect timeout.
     pub(super) async fn connect(endpoint: &Endpoint, config: &ClientConfig) -> Result<Self, Fault> {
+        if let Some(Dialer(dial)) = &config.dialer {
+            let stream = dial(endpoint).map_err(|error| Fault::Io(Arc::new(error)))?;
+            return Ok(Self::Memory(stream));
+        }
         let limit = config.connect_timeout;
         match tokio::time::timeout(limit, connect_tcp(endpoint, config)).await {
             Ok(stream) => Ok(Self::Plain(stream?)),
@@ -34,6 +70,10 @@ impl Transport {
             Self::Plain(stream) => {
                 let (read, write) = stream.into_split();
                 (Reader::Plain(read), Writer::Plain(write))
+            }
+            Self::Memory(stream) => {
+                let (read, write) = tokio::io::split(stream);
+                (Reader::Memory(read), Writer::Memory(write))
             }
         }
     }
@@ -70,6 +110,7 @@ async fn connect_address(
 /// The half to read from.
 pub(super) enum Reader {
     Plain(OwnedReadHalf),
+    Memory(ReadHalf<DuplexStream>),
 }
 
 impl AsyncRead for Reader {
@@ -80,6 +121,7 @@ impl AsyncRead for Reader {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_read(context, buffer),
+            Self::Memory(half) => Pin::new(half).poll_read(context, buffer),
         }
     }
 }
@@ -87,6 +129,7 @@ impl AsyncRead for Reader {
 /// The half to write to.
 pub(super) enum Writer {
     Plain(OwnedWriteHalf),
+    Memory(WriteHalf<DuplexStream>),
 }
 
 impl AsyncWrite for Writer {
@@ -97,18 +140,21 @@ impl AsyncWrite for Writer {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_write(context, bytes),
+            Self::Memory(half) => Pin::new(half).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_flush(context),
+            Self::Memory(half) => Pin::new(half).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_shutdown(context),
+            Self::Memory(half) => Pin::new(half).poll_shutdown(context),
         }
     }
 }

@@ -10,8 +10,7 @@ use kafka_protocol::messages::{
     ResponseHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::leader::LeaderHandle;
@@ -88,7 +87,10 @@ impl Replicas {
     }
 
     /// Serves one follower's connection until it ends; `first` was read from it already.
-    pub async fn serve(&self, mut stream: TcpStream, first: Bytes) {
+    pub async fn serve<S>(&self, mut stream: S, first: Bytes)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let connection = self.connections.fetch_add(1, Ordering::Relaxed);
         let mut owner = None;
         let error = self.answer_all(&mut stream, first, connection, &mut owner).await;
@@ -104,7 +106,7 @@ impl Replicas {
 
     async fn answer_all(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
         first: Bytes,
         connection: u64,
         owner: &mut Option<BrokerId>,
@@ -217,7 +219,7 @@ impl ReplicaRequest {
     }
 }
 
-async fn read_frame(stream: &mut TcpStream) -> Result<Bytes, ReplicaError> {
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Bytes, ReplicaError> {
     let mut prefix = [0; LENGTH_BYTES];
     stream.read_exact(&mut prefix).await?;
     let length = frame_length(prefix, MAX_FRAME_BYTES)?;

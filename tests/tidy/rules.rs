@@ -47,6 +47,8 @@ const BANNED_ENDINGS: &[&str] = &["Manager", "Helper", "Handler"];
 
 /// The one place where tests may pause between two looks at a condition.
 const MAY_SLEEP: &str = "tests/support/eventually.rs";
+/// Time is virtual there: a pause is part of what is played, and costs none.
+const SIMULATION: &str = "tests/sim/";
 
 const TOP_LEVEL: &[&str] = &[
     "Cargo.toml",
@@ -247,7 +249,7 @@ fn is_form_of(word: &str, banned: &str) -> bool {
 
 /// Tests that wait for time instead of a condition.
 pub fn no_sleeps_in_tests(file: &SourceFile) -> Vec<Complaint> {
-    if file.path == MAY_SLEEP {
+    if file.path == MAY_SLEEP || file.path.starts_with(SIMULATION) {
         return Vec::new();
     }
     let slept = file.test_lines().filter(|(_, code)| {
@@ -365,6 +367,7 @@ mod seen_to_fail {
         assert_eq!(bad("src/a.rs", unit), 1);
         assert_eq!(bad("tests/kafka/a.rs", "tokio::time::sleep(a).await;"), 1);
         assert_eq!(bad(MAY_SLEEP, "std::thread::sleep(a);"), 0);
+        assert_eq!(bad("tests/sim/a.rs", "tokio::time::sleep(a).await;"), 0);
     }
 
     #[test]
