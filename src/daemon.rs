@@ -24,6 +24,7 @@ use crate::link::{Link, LinkParts};
 use crate::mirror::report::{ClusterReport, LinkReport};
 use crate::seat::Seat;
 use crate::seat::destination::Destination;
+use crate::seat::epoch_bump::{EpochBumpTask, EpochBumps};
 use crate::seat::heartbeat::{Standing, Wish};
 use crate::seat::isr::IsrTask;
 use crate::seat::leader::{
@@ -209,6 +210,7 @@ struct Seen {
 struct Shared {
     leader: LeaderHandle,
     led: watch::Receiver<Arc<LeaderReport>>,
+    bumps: EpochBumps,
     arrivals: Arrivals,
     budget: MemoryBudget,
 }
@@ -253,9 +255,10 @@ fn start_leader(
     let (arrivals, arrived) = crate::tail::exchange();
     let (isr_requests, isr_requested) = mpsc::unbounded_channel();
     let (isr_outcomes, isr_done) = mpsc::unbounded_channel();
+    let seats = BTreeSet::from([seat]);
     let leader_config = LeaderConfig {
         seat,
-        seats: BTreeSet::from([seat]),
+        seats: seats.clone(),
         lag_time: destination.facts.lag_time,
         memory_bytes: config.daemon.memory_bytes,
     };
@@ -264,6 +267,7 @@ fn start_leader(
     let registration = seen.registration.clone();
     let (refills, refills_wanted) = mpsc::unbounded_channel();
     let (refilled, refills_done) = mpsc::unbounded_channel();
+    let (bumps, bumps_wanted) = EpochBumps::new();
     let outputs = LeaderOutputs { isr_requests, refills, report };
     let task = LeaderTask::new(leader_config, image, registration, outputs);
     let inputs = LeaderInputs {
@@ -289,7 +293,15 @@ fn start_leader(
         outcomes: isr_outcomes,
     };
     tasks.spawn(isr.run());
-    Shared { leader, led, arrivals, budget }
+    let bump = EpochBumpTask {
+        seat,
+        seats,
+        image: seen.image.clone(),
+        destination: destination.cluster.clone(),
+        requests: bumps_wanted,
+    };
+    tasks.spawn(bump.run());
+    Shared { leader, led, bumps, arrivals, budget }
 }
 
 fn start_gateway(
@@ -333,6 +345,7 @@ fn start_links(
             image: seen.image.clone(),
             leader: shared.leader.clone(),
             led: shared.led.clone(),
+            bumps: shared.bumps.clone(),
             destination: destination.cluster.clone(),
             replication_factor: destination.facts.replication_factor,
             arrivals: shared.arrivals.clone(),

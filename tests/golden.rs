@@ -18,6 +18,8 @@
 // A file that cannot be played fails the test; clippy sees only `#[test]` functions as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "golden/epoch_bump.rs"]
+mod epoch_bump;
 #[path = "golden/metadata_log.rs"]
 mod metadata_log;
 #[path = "golden/partition.rs"]
@@ -34,8 +36,11 @@ type Player = Box<dyn FnMut(&str) -> String>;
 /// What the files of a suite begin with, and who plays them.
 type Suite = (&'static str, fn() -> Player);
 
-const SUITES: [Suite; 2] =
-    [("partition", || player(partition::run)), ("topic_plan", || player(topic_plan::run))];
+const SUITES: [Suite; 3] = [
+    ("epoch_bump", || player(epoch_bump::run)),
+    ("partition", || player(partition::run)),
+    ("topic_plan", || player(topic_plan::run)),
+];
 
 fn player<State: Default + 'static>(run: fn(&mut State, &str) -> String) -> Player {
     let mut state = State::default();

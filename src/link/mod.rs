@@ -19,6 +19,7 @@ use crate::client::{ClientConfig, Cluster};
 use crate::image::Image;
 use crate::mirror::filter::{FilterError, TopicFilter};
 use crate::mirror::report::LinkReport;
+use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::leader::{LeaderHandle, LeaderReport};
 use crate::source::{Source, SourceConfig};
 use crate::tail::budget::MemoryBudget;
@@ -47,6 +48,8 @@ pub struct LinkParts {
     pub leader: LeaderHandle,
     /// What it says of its partitions.
     pub led: watch::Receiver<Arc<LeaderReport>>,
+    /// Where a new leader epoch is asked for.
+    pub bumps: EpochBumps,
     /// The destination's real brokers.
     pub destination: Cluster,
     /// `default.replication.factor` of the destination.

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod controllers;
 pub mod destination;
+pub mod epoch_bump;
 pub mod error;
 pub mod follow;
 pub mod heartbeat;
