@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
@@ -12,6 +13,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::leader::LeaderHandle;
 use super::questions;
@@ -24,6 +26,12 @@ use crate::wire::shape::check_request;
 
 /// A follower of 10,000 partitions without a session sends about 330 KB.
 const MAX_FRAME_BYTES: usize = 16 << 20;
+/// A follower asks again within `replica.fetch.wait.max.ms` as long as it follows anything of ours,
+/// and gives its own connection up after 10 minutes without use.
+const IDLE_MAX: Duration = Duration::from_secs(11 * 60);
+/// A follower that has not taken an answer by then has given it up (`request.timeout.ms`): what it
+/// holds of our memory is needed for others.
+const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// The crate stops at 10; 11 has the same bytes.
 const LIST_OFFSETS_KNOWN: i16 = 10;
 /// The whole answer: this registration is not the present one, ask again later.
@@ -52,6 +60,10 @@ enum ReplicaError {
     Encode(String),
     #[error("broker {broker} asks on the connection of broker {owner}")]
     OtherBroker { broker: BrokerId, owner: BrokerId },
+    #[error("nothing was asked for {IDLE_MAX:?}")]
+    Idle,
+    #[error("an answer was not taken within {WRITE_WITHIN:?}")]
+    Stuck,
     #[error("the daemon stops")]
     Stopping,
 }
@@ -97,7 +109,7 @@ impl Replicas {
         self.leader.disconnected(connection).await;
         let broker = owner.map_or(-1, |owner: BrokerId| owner.0);
         match error {
-            ReplicaError::Io(_) | ReplicaError::Stopping => {
+            ReplicaError::Io(_) | ReplicaError::Idle | ReplicaError::Stopping => {
                 tracing::debug!(broker, %error, "replica connection ended");
             }
             _ => tracing::warn!(broker, %error, "replica connection closed"),
@@ -114,9 +126,13 @@ impl Replicas {
         let mut frame = first;
         loop {
             let step = async {
-                let answer = self.answer(frame, connection, owner).await?;
-                stream.write_all_buf(&mut answer.into_frame()).await?;
-                read_frame(stream).await
+                let mut answer = self.answer(frame, connection, owner).await?.into_frame();
+                let written = timeout(WRITE_WITHIN, stream.write_all_buf(&mut answer)).await;
+                written.map_err(|_elapsed| ReplicaError::Stuck)??;
+                drop(answer);
+                timeout(IDLE_MAX, read_frame(stream))
+                    .await
+                    .map_err(|_elapsed| ReplicaError::Idle)?
             };
             match step.await {
                 Ok(next) => frame = next,

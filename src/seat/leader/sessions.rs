@@ -4,6 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use rand::RngExt as _;
+
 use super::handle::{FetchedPartition, FollowerRequest};
 use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionKey};
 
@@ -64,7 +66,6 @@ pub struct Session {
 #[derive(Debug, Default)]
 pub struct Sessions {
     sessions: HashMap<SessionId, Session>,
-    newest: i32,
 }
 
 impl Sessions {
@@ -76,7 +77,11 @@ impl Sessions {
         now: Duration,
     ) -> Result<SessionId, SessionError> {
         if matches!(request.session_epoch, OPEN | WITHOUT) {
-            self.close(SessionId(request.session_id));
+            let replaced = SessionId(request.session_id);
+            // A number from a daemon before us may be another broker's by now.
+            if self.sessions.get(&replaced).is_some_and(|s| s.broker == request.broker) {
+                self.close(replaced);
+            }
             return Ok(self.open(request, now));
         }
         let id = SessionId(request.session_id);
@@ -100,13 +105,15 @@ impl Sessions {
         Ok(id)
     }
 
+    /// Under a number that nobody can guess and that no daemon before us is likely to have given: a
+    /// follower goes on with the session it had, and must then hear that it is unknown.
     fn open(&mut self, request: &FollowerRequest, now: Duration) -> SessionId {
-        loop {
-            self.newest = self.newest.checked_add(1).unwrap_or(1);
-            if !self.sessions.contains_key(&SessionId(self.newest)) {
-                break;
+        let id = loop {
+            let id = SessionId(rand::rng().random_range(1..=i32::MAX));
+            if !self.sessions.contains_key(&id) {
+                break id;
             }
-        }
+        };
         let mut session = Session {
             broker: request.broker,
             connection: request.connection,
@@ -118,8 +125,8 @@ impl Sessions {
         for partition in &request.partitions {
             session.ask(partition);
         }
-        self.sessions.insert(SessionId(self.newest), session);
-        SessionId(self.newest)
+        self.sessions.insert(id, session);
+        id
     }
 
     /// Forgets a session.
@@ -222,4 +229,43 @@ impl Session {
 
 fn next_epoch(epoch: i32) -> i32 {
     epoch.checked_add(1).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(broker: i32, session_id: i32, session_epoch: i32) -> FollowerRequest {
+        FollowerRequest {
+            connection: 0,
+            broker: BrokerId(broker),
+            broker_epoch: crate::types::BrokerEpoch(1),
+            session_id,
+            session_epoch,
+            max_wait: Duration::ZERO,
+            max_bytes: 1,
+            partitions: Vec::new(),
+            forgotten: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_broker_opens_no_session_in_place_of_another_brokers() {
+        let mut sessions = Sessions::default();
+        let first = sessions.accept(&request(1, 0, OPEN), Duration::ZERO).unwrap();
+        let second = sessions.accept(&request(2, first.0, OPEN), Duration::ZERO).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(sessions.accept(&request(1, first.0, 1), Duration::ZERO), Ok(first));
+        let third = sessions.accept(&request(2, second.0, OPEN), Duration::ZERO).unwrap();
+        let gone = sessions.accept(&request(2, second.0, 1), Duration::ZERO);
+        assert_eq!(gone, Err(SessionError::UnknownId));
+        assert_eq!(sessions.accept(&request(2, third.0, 1), Duration::ZERO), Ok(third));
+    }
+
+    #[test]
+    fn two_daemons_give_different_session_numbers() {
+        let open = || Sessions::default().accept(&request(1, 0, OPEN), Duration::ZERO).unwrap();
+        let numbers: std::collections::HashSet<_> = (0..8).map(|_| open()).collect();
+        assert!(numbers.len() > 4 && numbers.iter().all(|id| id.0 > 0), "{numbers:?}");
+    }
 }
