@@ -9,6 +9,7 @@ use super::raw::{RawDaemon, RawDestination, RawFile, RawLink, RawListener, RawSo
 use super::{Config, DaemonConfig, values};
 use crate::client::Endpoint;
 use crate::link::config::{LinkConfig, SourceConfig, TopicsConfig};
+use crate::mirror::decision::Policies;
 use crate::mirror::filter::TopicFilter;
 use crate::seat::config::{DestinationConfig, ListenerConfig};
 use crate::tail::StartAt;
@@ -244,7 +245,16 @@ fn topics(raw: &RawTopics, findings: &mut Findings) -> Option<TopicsConfig> {
         start: start?,
         replication_factor: replication_factor?,
         rename_prefix: rename_prefix?,
+        policies: Policies {
+            continues_over_gaps: is_policy(raw.on_gap.as_ref(), "continue"),
+            follows_truncations: is_policy(raw.on_divergence.as_ref(), "truncate"),
+        },
     })
+}
+
+/// Unknown policies were refused where the file was read.
+fn is_policy(raw: Option<&Placed<String>>, policy: &str) -> bool {
+    raw.is_some_and(|raw| raw.value == policy)
 }
 
 /// Each pattern is tried by itself, so that a problem has its line.

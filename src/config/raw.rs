@@ -60,6 +60,8 @@ pub struct RawTopics {
     pub start: Option<Placed<String>>,
     pub replication_factor: Option<Placed<i64>>,
     pub rename_prefix: Option<Placed<String>>,
+    pub on_gap: Option<Placed<String>>,
+    pub on_divergence: Option<Placed<String>>,
 }
 
 impl RawFile {
@@ -172,6 +174,8 @@ impl RawTopics {
             start: section.scalar("start"),
             replication_factor: section.integer("replication_factor"),
             rename_prefix: section.string("rename_prefix"),
+            on_gap: section.string("on_gap"),
+            on_divergence: section.string("on_divergence"),
         };
         section.refuse_others();
         raw

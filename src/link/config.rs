@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::client::Endpoint;
+use crate::mirror::decision::Policies;
 use crate::tail::StartAt;
 use crate::types::LinkName;
 
@@ -45,4 +46,6 @@ pub struct TopicsConfig {
     pub replication_factor: usize,
     /// Put before the source's name to make the mirror's; empty: the same name.
     pub rename_prefix: String,
+    /// `on_gap` and `on_divergence`.
+    pub policies: Policies,
 }

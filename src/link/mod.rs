@@ -172,6 +172,7 @@ fn topic_task_config(
         rename_prefix: topics.rename_prefix.clone(),
         replication_factor,
         start: topics.start,
+        policies: topics.policies,
         interval: DISCOVERY_INTERVAL,
         configs_interval: config.configs_interval,
         expected_cluster_id: config.source.cluster_id.clone(),

@@ -1,5 +1,6 @@
 //! The decisions: state and event in, actions out. No I/O, no clock.
 
+pub mod decision;
 pub mod epoch_bump;
 pub mod filter;
 pub mod follower;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, mpsc};
 
 use super::buffer::Chunk;
+use crate::mirror::decision::Failure;
 use crate::mirror::lineage::EpochHistory;
 use crate::mirror::report::Reason;
 use crate::types::{LinkName, Offset, OffsetAndEpoch, PartitionKey, TopicId, TopicPartition};
@@ -120,6 +121,18 @@ impl Trouble {
             Self::Corrupt { .. } => Reason::CorruptBatch,
             Self::Format { .. } => Reason::UnsupportedMessageFormat,
         }
+    }
+
+    /// The failure that has to be decided about, with its offsets; `None` where it is retried.
+    pub fn failure(&self) -> Option<Failure> {
+        let (ours, source) = match *self {
+            Self::Unavailable(_) | Self::Unauthorized(_) => return None,
+            Self::TopicDeleted | Self::TopicIdChanged => (None, None),
+            Self::Truncated { ours, source_end } => (Some(ours), Some(source_end)),
+            Self::Gap { ours, source_start } => (Some(ours), Some(source_start)),
+            Self::Corrupt { ours, .. } | Self::Format { ours, .. } => (Some(ours), None),
+        };
+        Some(Failure { reason: self.reason(), ours, source })
     }
 
     /// Whether it is retried for ever; all else needs a decision.

@@ -20,6 +20,7 @@ use self::status::Adjustments;
 pub use self::status::{ClusterTrouble, TopicState, TopicStatus, TopicsStatus};
 use crate::client::{Cluster, Retry};
 use crate::image::{Delta, Image};
+use crate::mirror::decision::Policies;
 use crate::mirror::filter::TopicFilter;
 use crate::mirror::topic_plan::{
     Action, Binding, DestinationDefaults, Pins, SourceTopic, TopicRules, plan,
@@ -50,6 +51,8 @@ pub struct TopicTaskConfig {
     pub replication_factor: usize,
     /// Where a mirror begins.
     pub start: StartAt,
+    /// What is decided in advance about failures.
+    pub policies: Policies,
     /// Between looks at the source's topics.
     pub interval: Duration,
     /// Between looks at their configs.
@@ -300,6 +303,7 @@ fn mirror_topic(config: &TopicTaskConfig, binding: &Binding) -> MirrorTopic {
         source_name: binding.source_name.clone(),
         source_id: binding.source_id,
         start: config.start,
+        policies: config.policies,
         segment_bytes: binding.segment_bytes,
     }
 }

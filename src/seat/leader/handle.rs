@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::mirror::decision::{Decision, Policies};
 use crate::mirror::lineage::EpochHistory;
 use crate::tail::{Orders, StartAt};
 use crate::types::{
@@ -30,6 +31,8 @@ pub struct MirrorTopic {
     pub start: StartAt,
     /// `segment.bytes` at the destination: no answer to a follower may be larger.
     pub segment_bytes: usize,
+    /// What is decided in advance about failures.
+    pub policies: Policies,
 }
 
 /// What others may know of a mirror partition that we lead.
@@ -166,6 +169,10 @@ pub enum Command {
     Source(LinkName, Orders),
     /// We may be elected for these: their logs are known and their lineage was checked.
     Adopt(Vec<Adoption>, oneshot::Sender<()>),
+    /// What is to be done about failed partitions, led by us or not: durable already.
+    Decide(Vec<(PartitionKey, Decision)>, oneshot::Sender<()>),
+    /// Decisions that await their partitions, which we do not lead.
+    Decisions(oneshot::Sender<Vec<(PartitionKey, Decision)>>),
     /// All mirrors that were bound.
     Mirrors(oneshot::Sender<Vec<Arc<MirrorTopic>>>),
     /// A follower's Fetch; a refusal of the session is in the answer.
@@ -210,6 +217,17 @@ impl LeaderHandle {
     /// Says what is known of partitions that we may lead soon; returns once it is taken in.
     pub async fn adopt(&self, adoptions: Vec<Adoption>) {
         let _stopped = self.ask(|done| Command::Adopt(adoptions, done)).await;
+    }
+
+    /// Applies decisions on failed partitions; returns once they are taken in. One on a partition that
+    /// we do not lead waits for its way back. Whoever decides makes it durable first.
+    pub async fn decide(&self, decisions: Vec<(PartitionKey, Decision)>) {
+        let _stopped = self.ask(|done| Command::Decide(decisions, done)).await;
+    }
+
+    /// Decisions that await partitions which we do not lead.
+    pub async fn decisions(&self) -> Vec<(PartitionKey, Decision)> {
+        self.ask(Command::Decisions).await.unwrap_or_default()
     }
 
     /// All mirrors that were bound.

@@ -271,6 +271,12 @@ impl Led {
         self.trouble.as_ref().is_some_and(|trouble| !trouble.is_retried())
     }
 
+    /// What stopped the reading may be over: it begins again where the copy ends.
+    pub fn look_again(&mut self) {
+        self.trouble = None;
+        self.reading = None;
+    }
+
     /// Forgets batches that every follower which counts has: the in-sync ones always, the others
     /// while there is memory to spare.
     fn forget(&mut self) {

@@ -1,6 +1,7 @@
 //! Leadership over mirror partitions: one task owns them all; others talk to it by its handle.
 
 mod answers;
+mod decisions;
 mod handle;
 mod led;
 mod refill;

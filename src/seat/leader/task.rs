@@ -16,6 +16,7 @@ use super::roles::Birth;
 use super::serving::Parked;
 use super::sessions::{SessionId, Sessions};
 use crate::image::{Delta, Image};
+use crate::mirror::decision::Decision;
 use crate::seat::isr::{IsrOutcome, IsrRequest, IsrResult};
 use crate::tail::{Arrival, Order, Orders};
 use crate::types::{BrokerEpoch, BrokerId, LinkName, PartitionKey, TopicId};
@@ -77,6 +78,8 @@ pub struct LeaderTask {
     pub(super) mirrors: HashMap<TopicId, Arc<MirrorTopic>>,
     pub(super) led: HashMap<PartitionKey, Led>,
     pub(super) adopted: HashMap<PartitionKey, Adoption>,
+    /// On failed partitions that we do not lead.
+    pub(super) decisions: HashMap<PartitionKey, Decision>,
     pub(super) sources: HashMap<LinkName, Orders>,
     pub(super) sessions: Sessions,
     pub(super) parked: HashMap<SessionId, Parked>,
@@ -106,6 +109,7 @@ impl LeaderTask {
             mirrors: HashMap::new(),
             led: HashMap::new(),
             adopted: HashMap::new(),
+            decisions: HashMap::new(),
             sources: HashMap::new(),
             sessions: Sessions::default(),
             parked: HashMap::new(),
@@ -190,6 +194,14 @@ impl LeaderTask {
                 }
                 let _gone = done.send(());
             }
+            Command::Decide(decisions, done) => {
+                self.on_decisions(decisions);
+                let _gone = done.send(());
+            }
+            Command::Decisions(reply) => {
+                let waiting = self.decisions.iter().map(|(&key, &decision)| (key, decision));
+                let _gone = reply.send(waiting.collect());
+            }
             Command::Mirrors(reply) => {
                 let _gone = reply.send(self.mirrors.values().cloned().collect());
             }
@@ -232,6 +244,7 @@ impl LeaderTask {
                 link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
                 %offset, trouble = ?led.trouble, "source cannot be read on; the copy stays as it is"
             );
+            self.on_failure(key);
         }
     }
 
