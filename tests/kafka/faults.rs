@@ -24,7 +24,7 @@ const PASSED: i64 = 300;
 #[test]
 fn a_daemon_comes_back_under_load_without_a_gap() {
     scenario("daemon-restarts", |workspace| {
-        let mut pair = Pair::start(workspace, &[])?;
+        let mut pair = Pair::start(workspace)?;
         pair.wait_passed()?;
         let code = pair.daemon.stop()?;
         ensure!(code == 0, "the stopped daemon ended with code {code}");
@@ -42,7 +42,7 @@ fn a_daemon_comes_back_under_load_without_a_gap() {
 #[test]
 fn a_destination_broker_returns_to_the_in_sync_replicas_under_load() {
     scenario("broker-restarts", |workspace| {
-        let mut pair = Pair::start(workspace, &[2, 3])?;
+        let mut pair = Pair::start(workspace)?;
         pair.wait_passed()?;
         pair.destination.stop(2)?;
         pair.wait_in_sync(2, false)?;
@@ -70,7 +70,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(workspace: &Workspace, restarted: &[i32]) -> Result<Self> {
+    fn start(workspace: &Workspace) -> Result<Self> {
         let source = ClusterSpec::new("source").start_in(workspace)?;
         let destination = ClusterSpec::new("destination").brokers(3).start_in(workspace)?;
         source.create_topic(&NewTopic::new("orders", PARTITIONS))?;
@@ -90,7 +90,7 @@ impl Pair {
             ensure!(leader == SEAT, "{leader} leads");
             Ok(())
         })?;
-        let watch = Watch::start(&destination, "orders", PARTITIONS, restarted)?;
+        let watch = Watch::over(&source, &destination)?.topic("orders").seat(&daemon).start()?;
         Ok(Self { source, destination, daemon, load, watch })
     }
 
@@ -145,8 +145,9 @@ impl Pair {
         ensure!(lost.is_none(), "the source did not take {lost:?}");
         wait_identical(&source, &destination, "orders", "orders", DEADLINE)?;
         let total: usize = acknowledged.len();
-        let seen = watch.stop(&source, "orders").context("what was seen meanwhile")?;
-        ensure!(seen > 100 && total > 1_000, "only {seen} batches seen, {total} records sent");
+        let seen = watch.stop().context("what was seen meanwhile")?;
+        ensure!(seen.batches > 100 && seen.unproved == 0, "{seen:?}");
+        ensure!(seen.refused > 20 && total > 1_000, "{seen:?}, {total} records sent");
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use crate::support::judge::produce::plain_batch;
 use crate::support::judge::{LogReader, NewTopic, Refused};
 use crate::support::process::is_alive;
 use crate::support::scenario;
+use crate::support::watch::{Watch, WatchSpec};
 use crate::support::workspace::{TEST_DIR, Workspace};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -105,6 +106,17 @@ fn tells_differences(a: &Cluster, b: &Cluster) -> Result<()> {
     };
     let text = format!("{error:#}");
     ensure!(text.contains("different-0 on broker") && text.contains("offsets 0..1"), "{text}");
+    let watch = || Watch::over(a, b).map(|watch| watch.topic("different"));
+    watch_tells(watch()?.without_probes(), "different-0: offset 0 on broker")?;
+    watch_tells(watch()?.compacted(), "took a record with acks 1")
+}
+
+/// The continuous checker has to be right about what is wrong, too.
+fn watch_tells(watch: WatchSpec, expected: &str) -> Result<()> {
+    let Err(error) = watch.start()?.stop() else {
+        bail!("the watch did not see: {expected}");
+    };
+    ensure!(format!("{error:#}").contains(expected), "{error:#}");
     Ok(())
 }
 

@@ -44,6 +44,8 @@ pub struct Daemon {
     config: PathBuf,
     log: PathBuf,
     http: String,
+    /// Where the seat's first listener is: what brokers and clients are told.
+    seat: String,
     process: Option<Supervised>,
 }
 
@@ -126,6 +128,8 @@ impl DaemonSpec {
         let listener_ports = ports::free_ports(self.listeners.len() + 1)?;
         let (http, listener_ports) = listener_ports.split_first().context("a port")?;
         let http = format!("127.0.0.1:{http}");
+        let seat = listener_ports.first().context("a daemon without listeners")?;
+        let seat = format!("127.0.0.1:{seat}");
         let home = workspace.path().join(&self.name);
         std::fs::create_dir_all(&home)?;
         let config = home.join("lockstep.toml");
@@ -137,6 +141,7 @@ impl DaemonSpec {
             log: home.join("lockstep.log"),
             config,
             http,
+            seat,
             process: None,
         })
     }
@@ -264,6 +269,11 @@ impl Daemon {
     /// `http://host:port` of its API.
     pub fn url(&self) -> String {
         format!("http://{}", self.http)
+    }
+
+    /// `host:port` of the seat's first listener.
+    pub fn seat_address(&self) -> String {
+        self.seat.clone()
     }
 
     /// Everything that it has logged, over all its starts.

@@ -29,6 +29,11 @@ pub struct Judge {
 impl Judge {
     /// Connects to `host:port` and asks for its API versions.
     pub fn connect(address: &str) -> Result<Self> {
+        Self::connect_patient(address, ANSWER_TIMEOUT)
+    }
+
+    /// [`Judge::connect`] with another limit for each answer.
+    pub fn connect_patient(address: &str, answer_timeout: Duration) -> Result<Self> {
         let socket = address
             .to_socket_addrs()
             .with_context(|| format!("resolve {address}"))?
@@ -37,7 +42,7 @@ impl Judge {
         let stream = TcpStream::connect_timeout(&socket, CONNECT_TIMEOUT)
             .with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_read_timeout(Some(answer_timeout))?;
         let mut judge = Self {
             stream,
             address: address.to_owned(),

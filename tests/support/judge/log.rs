@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::{Batch, Judge, check, text, topic_name};
 
 /// The first version that names topics by id only.
-const FETCH_BY_ID: i16 = 13;
+pub(super) const FETCH_BY_ID: i16 = 13;
 /// The last version that names topics by name.
-const FETCH_BY_NAME: i16 = 12;
+pub(super) const FETCH_BY_NAME: i16 = 12;
 /// Replica id of clients.
-const CONSUMER: i32 = -1;
+pub(super) const CONSUMER: i32 = -1;
 /// Replica id that every replica answers, not the leader alone.
 const DEBUGGING_REPLICA: i32 = -2;
 const FETCH_BYTES: i32 = 4 << 20;
@@ -118,6 +118,12 @@ impl Judge {
     /// Where this broker's copy ends, leader or follower; consumers may not see all of it yet.
     pub fn log_end_offset(&mut self, topic: &str, partition: i32) -> Result<i64> {
         self.offset_as(DEBUGGING_REPLICA, topic, partition, LATEST)
+    }
+
+    /// Log start and log end of this broker's copy, leader or follower.
+    pub fn local_bounds(&mut self, topic: &str, partition: i32) -> Result<(i64, i64)> {
+        let start = self.offset_as(DEBUGGING_REPLICA, topic, partition, EARLIEST)?;
+        Ok((start, self.log_end_offset(topic, partition)?))
     }
 
     fn offset_as(&mut self, who: i32, topic: &str, partition: i32, timestamp: i64) -> Result<i64> {

@@ -4,12 +4,14 @@
 pub mod admin;
 pub mod batch;
 pub mod connection;
+pub mod fetch;
 pub mod log;
 pub mod produce;
 
 pub use admin::{NewTopic, Partition, Topic};
 pub use batch::Batch;
 pub use connection::Judge;
+pub use fetch::Place;
 pub use log::{LogBounds, LogReader};
 
 use std::fmt;

@@ -72,6 +72,11 @@ impl Judge {
 
 /// A well-formed batch of plain records with the given values, uncompressed, base offset 0.
 pub fn plain_batch(values: &[&[u8]], timestamp: i64) -> Bytes {
+    batch_of(values, timestamp, (-1, -1, -1))
+}
+
+/// [`plain_batch`] of an idempotent producer: its id, its epoch, its first sequence number.
+pub fn batch_of(values: &[&[u8]], timestamp: i64, producer: (i64, i16, i32)) -> Bytes {
     let mut records = Vec::new();
     for (delta, value) in values.iter().enumerate() {
         let mut record = vec![0]; // attributes
@@ -90,9 +95,9 @@ pub fn plain_batch(values: &[&[u8]], timestamp: i64) -> Bytes {
     checked.extend_from_slice(&(count - 1).to_be_bytes());
     checked.extend_from_slice(&timestamp.to_be_bytes()); // base
     checked.extend_from_slice(&timestamp.to_be_bytes()); // greatest
-    checked.extend_from_slice(&(-1_i64).to_be_bytes()); // producer id
-    checked.extend_from_slice(&(-1_i16).to_be_bytes()); // producer epoch
-    checked.extend_from_slice(&(-1_i32).to_be_bytes()); // sequence
+    checked.extend_from_slice(&producer.0.to_be_bytes());
+    checked.extend_from_slice(&producer.1.to_be_bytes());
+    checked.extend_from_slice(&producer.2.to_be_bytes());
     checked.extend_from_slice(&count.to_be_bytes());
     checked.extend_from_slice(&records);
     // Leader epoch, format and checksum stand before it.
