@@ -35,6 +35,7 @@ use crate::seat::registration::{AdvertisedListener, Identity};
 use crate::seat::replica::Replicas;
 use crate::tail::Arrivals;
 use crate::tail::budget::MemoryBudget;
+use crate::tail::events::{Events, EventsSeen};
 use crate::types::{BrokerEpoch, Offset, Uuid};
 
 /// How long leadership may take to pass to others when we stop.
@@ -116,6 +117,7 @@ impl Daemon {
         let (registration, registration_seen) = watch::channel(None);
         let (standing, standing_seen) = watch::channel(None);
         let (wish, wish_seen) = watch::channel(Wish::Serve);
+        let (events, events_seen) = Events::new();
         let outputs = MetadataOutputs { image, deltas, applied, read_at };
         let metadata = MetadataLog::new(
             destination.controllers.clone(),
@@ -132,6 +134,7 @@ impl Daemon {
             wish: wish_seen,
             standing,
             registration,
+            events: events.clone(),
         };
         let seen = Seen {
             image: image_seen,
@@ -140,7 +143,8 @@ impl Daemon {
             standing: standing_seen,
         };
         let mut tasks = JoinSet::new();
-        let shared = start_leader(config, &destination, &seen, deltas_seen, &mut tasks);
+        tasks.spawn(forget_events(events_seen));
+        let shared = start_leader(config, &destination, &seen, deltas_seen, events, &mut tasks);
         let (listeners, drained) =
             start_gateway(config, &destination, &seen, &shared.leader, listeners);
         let links = start_links(config, &destination, &seen, &shared, stop, &mut tasks)?;
@@ -213,6 +217,14 @@ struct Shared {
     bumps: EpochBumps,
     arrivals: Arrivals,
     budget: MemoryBudget,
+    events: Events,
+}
+
+/// They were logged and counted when they were sent; the journal keeps them later.
+async fn forget_events(mut events: EventsSeen) {
+    while events.next().await.is_some() {}
+    // None of the daemon's parts ends by itself.
+    std::future::pending().await
 }
 
 fn identity(config: &Config, facts: &Destination) -> Identity {
@@ -247,6 +259,7 @@ fn start_leader(
     destination: &DestinationParts,
     seen: &Seen,
     deltas: mpsc::UnboundedReceiver<(Arc<Image>, Delta)>,
+    events: Events,
     tasks: &mut JoinSet<()>,
 ) -> Shared {
     let budget = MemoryBudget::new(config.daemon.memory_bytes);
@@ -268,7 +281,7 @@ fn start_leader(
     let (refills, refills_wanted) = mpsc::unbounded_channel();
     let (refilled, refills_done) = mpsc::unbounded_channel();
     let (bumps, bumps_wanted) = EpochBumps::new();
-    let outputs = LeaderOutputs { isr_requests, refills, report };
+    let outputs = LeaderOutputs { isr_requests, refills, report, events: events.clone() };
     let task = LeaderTask::new(leader_config, image, registration, outputs);
     let inputs = LeaderInputs {
         commands,
@@ -301,7 +314,7 @@ fn start_leader(
         requests: bumps_wanted,
     };
     tasks.spawn(bump.run());
-    Shared { leader, led, bumps, arrivals, budget }
+    Shared { leader, led, bumps, arrivals, budget, events }
 }
 
 fn start_gateway(
@@ -351,6 +364,7 @@ fn start_links(
             arrivals: shared.arrivals.clone(),
             budget: shared.budget.clone(),
             client: client_config(config),
+            events: shared.events.clone(),
         };
         let (link, report) =
             Link::new(link, parts).with_context(|| format!("set up link {}", link.name))?;

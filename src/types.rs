@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 pub use uuid::Uuid;
 
 /// Position of a record in a partition's log.
@@ -52,6 +54,19 @@ pub struct TopicId(pub Uuid);
 impl TopicId {
     /// The id that brokers without topic ids answer.
     pub const NONE: Self = Self(Uuid::nil());
+}
+
+impl Serialize for TopicId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TopicId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Uuid::parse_str(&text).map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// A topic's name within one cluster.

@@ -23,6 +23,7 @@ use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::leader::{LeaderHandle, LeaderReport};
 use crate::source::{Source, SourceConfig};
 use crate::tail::budget::MemoryBudget;
+use crate::tail::events::Events;
 use crate::tail::{Arrivals, Trouble};
 use crate::types::{BrokerEpoch, BrokerId, PartitionKey};
 use config::LinkConfig;
@@ -60,6 +61,8 @@ pub struct LinkParts {
     pub budget: MemoryBudget,
     /// How to talk to the source.
     pub client: ClientConfig,
+    /// What a person may want to know later.
+    pub events: Events,
 }
 
 /// One link, ready to run.
@@ -97,6 +100,7 @@ impl Link {
             parts.image.clone(),
             parts.registration.clone(),
             parts.leader.clone(),
+            parts.events.clone(),
         );
         let reporter = Reporter {
             link: name.clone(),
@@ -111,6 +115,7 @@ impl Link {
                 link: name.clone(),
                 connections_per_broker: config.source.connections_per_broker,
                 rack: config.source.rack.clone(),
+                events: parts.events.clone(),
             },
             cluster: source.clone(),
             leader: parts.leader.clone(),
@@ -126,6 +131,7 @@ impl Link {
             destination: parts.destination,
             source,
             failures,
+            events: parts.events,
         };
         Ok((Self { topics, reader, rejoin, reporter }, reported))
     }

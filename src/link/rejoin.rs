@@ -16,6 +16,7 @@ use crate::seat::error::SeatError;
 use crate::seat::follow::{self, Followed, FollowerIdentity};
 use crate::seat::leader::{Adoption, LeaderHandle, MirrorTopic};
 use crate::tail::Trouble;
+use crate::tail::events::Events;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, LinkName, PartitionKey, TopicPartition};
 
 /// Between looks, when the image does not change.
@@ -42,6 +43,8 @@ pub struct Rejoin {
     pub source: Cluster,
     /// Told why partitions are kept from being led.
     pub failures: watch::Sender<Arc<BTreeMap<PartitionKey, Trouble>>>,
+    /// What a person may want to know later.
+    pub events: Events,
 }
 
 /// A partition that a real broker leads and we should.

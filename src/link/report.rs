@@ -77,13 +77,13 @@ impl Reporter {
         let status = self.topics.borrow().clone();
         let (state, reason) = match &status.source {
             Some(trouble) if trouble.reason == Reason::SourceClusterIdChanged.name() => {
-                (LinkState::Failed, reason_named(trouble.reason))
+                (LinkState::Failed, Reason::named(trouble.reason))
             }
-            Some(trouble) => (LinkState::SourceUnavailable, reason_named(trouble.reason)),
+            Some(trouble) => (LinkState::SourceUnavailable, Reason::named(trouble.reason)),
             None if status.last_success.is_none() => (LinkState::SourceUnavailable, None),
             None => (
                 LinkState::Active,
-                status.destination.as_ref().and_then(|t| reason_named(t.reason)),
+                status.destination.as_ref().and_then(|t| Reason::named(t.reason)),
             ),
         };
         self.reports.send_modify(|report| {
@@ -117,10 +117,10 @@ fn topic_report(
 ) -> TopicReport {
     let failed = partitions.iter().find(|partition| partition.state == PartitionState::Failed);
     let (state, reason) = match (status.state, failed) {
-        (TopicState::Pending, _) => (MirrorState::Pending, status.reason.and_then(reason_named)),
-        (TopicState::Failed, _) => (MirrorState::Failed, status.reason.and_then(reason_named)),
+        (TopicState::Pending, _) => (MirrorState::Pending, status.reason.and_then(Reason::named)),
+        (TopicState::Failed, _) => (MirrorState::Failed, status.reason.and_then(Reason::named)),
         (TopicState::Active, Some(partition)) => (MirrorState::Failed, partition.reason),
-        (TopicState::Active, None) => (MirrorState::Active, status.reason.and_then(reason_named)),
+        (TopicState::Active, None) => (MirrorState::Active, status.reason.and_then(Reason::named)),
     };
     TopicReport {
         topic: name.to_string(),
@@ -172,10 +172,6 @@ fn not_led(partition: i32, trouble: Option<&Trouble>, in_sync: Vec<i32>) -> Part
         batches_total: 0,
         in_sync,
     }
-}
-
-fn reason_named(name: &str) -> Option<Reason> {
-    Reason::ALL.iter().copied().find(|reason| reason.name() == name)
 }
 
 fn millis(time: SystemTime) -> i64 {

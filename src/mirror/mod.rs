@@ -2,8 +2,10 @@
 
 pub mod decision;
 pub mod epoch_bump;
+pub mod event;
 pub mod filter;
 pub mod follower;
+pub mod ledger;
 pub mod lineage;
 pub mod partition;
 pub mod placement;

@@ -121,6 +121,11 @@ macro_rules! closed_set {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
+            /// The one of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.name() == name)
+            }
+
             /// The name that users see; tools rely on it.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
@@ -134,6 +139,7 @@ macro_rules! closed_set {
         }
     };
 }
+pub(super) use closed_set;
 
 closed_set! {
     /// How a link is.

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::image::Image;
+use crate::tail::events::Events;
 use crate::types::{BrokerEpoch, Offset};
 use controllers::Controllers;
 use error::SeatError;
@@ -48,6 +49,8 @@ pub struct Seat {
     pub standing: watch::Sender<Option<Standing>>,
     /// Told of our registration before anybody can learn of it otherwise.
     pub registration: watch::Sender<Option<BrokerEpoch>>,
+    /// What a person may want to know later.
+    pub events: Events,
 }
 
 impl Seat {

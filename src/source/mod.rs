@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Cluster;
 use crate::tail::budget::MemoryBudget;
+use crate::tail::events::Events;
 use crate::tail::{Arrivals, Order};
 use crate::types::LinkName;
 
@@ -64,6 +65,8 @@ pub struct SourceConfig {
     pub connections_per_broker: Option<usize>,
     /// Our rack, as the source's brokers call it: they may send us to a nearer replica (KIP-392).
     pub rack: Option<String>,
+    /// What a person may want to know later.
+    pub events: Events,
 }
 
 /// Reads the partitions that it is ordered to follow.

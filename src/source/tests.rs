@@ -44,6 +44,7 @@ impl Seat {
             link: LinkName::from("east"),
             connections_per_broker: Some(1),
             rack: None,
+            events: crate::tail::events::Events::unheard(),
         };
         let (orders, received) = mpsc::unbounded_channel();
         let (sent, arrivals) = exchange();

@@ -1,5 +1,6 @@
 //! The two channels between the seat, which knows what is needed, and the source, which fetches it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -138,6 +139,32 @@ impl Trouble {
     /// Whether it is retried for ever; all else needs a decision.
     pub fn is_retried(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Unauthorized(_))
+    }
+}
+
+/// For people: what is so, with both offsets.
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable(why) => write!(f, "the source cannot be read: {why}"),
+            Self::Unauthorized(why) => write!(f, "the source does not let us read: {why}"),
+            Self::TopicDeleted => f.write_str("the source does not have the topic any more"),
+            Self::TopicIdChanged => f.write_str("the source has another topic of that name"),
+            Self::Truncated { ours, source_end } => write!(
+                f,
+                "the source's log ends at {source_end} in our lineage, the copy at {ours}"
+            ),
+            Self::Gap { ours, source_start } => write!(
+                f,
+                "the source's log begins at {source_start}, the copy ends at {ours}: what lies \
+                 between is gone"
+            ),
+            Self::Corrupt { ours, detail } => write!(f, "the batch at {ours} is damaged: {detail}"),
+            Self::Format { ours, magic } => write!(
+                f,
+                "the batch at {ours} has message format v{magic}, which cannot be mirrored"
+            ),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod buffer;
+pub mod events;
 mod exchange;
 
 pub use exchange::{

@@ -27,6 +27,7 @@ use crate::mirror::topic_plan::{
 };
 use crate::seat::leader::{LeaderHandle, MirrorTopic};
 use crate::tail::StartAt;
+use crate::tail::events::Events;
 use crate::types::{BrokerEpoch, BrokerId, LinkName, TopicName};
 
 /// Between rounds at least: a burst of image changes makes one round.
@@ -75,6 +76,7 @@ pub struct TopicTask {
     image: watch::Receiver<Arc<Image>>,
     registration: watch::Receiver<Option<BrokerEpoch>>,
     leader: LeaderHandle,
+    events: Events,
     status: watch::Sender<Arc<TopicsStatus>>,
     /// Configs that a destination topic can have, and the `metadata.version` at which that was so.
     known_configs: Option<(BTreeSet<String>, Option<i16>)>,
@@ -103,6 +105,7 @@ impl TopicTask {
         image: watch::Receiver<Arc<Image>>,
         registration: watch::Receiver<Option<BrokerEpoch>>,
         leader: LeaderHandle,
+        events: Events,
     ) -> Self {
         let rules = TopicRules {
             filter: config.filter.clone(),
@@ -118,6 +121,7 @@ impl TopicTask {
             image,
             registration,
             leader,
+            events,
             status: watch::Sender::default(),
             known_configs: None,
             pins: Pins::new(),
@@ -212,8 +216,9 @@ impl TopicTask {
         let trouble = result.as_ref().err();
         let trouble = trouble.map(|error| (error.destination_reason(), error.to_string()));
         let is_done = is_seen && trouble.is_none();
+        let events = self.events.clone();
         self.report(|status| {
-            status.update(&link, now, statuses);
+            status.update(&link, now, statuses, &events);
             status.on_destination(&link, now, trouble);
             if is_done {
                 status.last_success = Some(now);

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::destination::Outcome;
+use crate::mirror::event::Event;
+use crate::mirror::report::Reason;
 use crate::mirror::topic_plan::Action;
+use crate::tail::events::Events;
 use crate::types::{LinkName, TopicName};
 
 /// How far a mirror topic has come, as far as the topic task knows.
@@ -64,13 +67,14 @@ impl TopicsStatus {
         link: &LinkName,
         now: SystemTime,
         mut topics: BTreeMap<TopicName, TopicStatus>,
+        events: &Events,
     ) {
         for (name, status) in &mut topics {
             match self.topics.get(name) {
                 Some(before) if before.is_same(status) => status.since = before.since,
                 _ => {
                     status.since = now;
-                    status.log(link, name);
+                    status.tell(link, name, events);
                 }
             }
         }
@@ -130,7 +134,12 @@ impl TopicStatus {
         (self.state, self.reason) == (other.state, other.reason)
     }
 
-    fn log(&self, link: &LinkName, name: &TopicName) {
+    /// What passes by itself is for the log; what needs a person is an event.
+    fn tell(&self, link: &LinkName, name: &TopicName, events: &Events) {
+        let reason = self.reason.and_then(Reason::named);
+        if let (TopicState::Failed, Some(reason)) = (self.state, reason) {
+            return events.send(Event::new(reason, &self.detail).link(link).topic(name));
+        }
         let Self { source_name, state, reason, detail, .. } = self;
         match reason {
             Some(reason) => tracing::warn!(
@@ -228,9 +237,12 @@ mod tests {
     fn since_is_kept_while_state_and_reason_stay() {
         let (link, start) = ("l".into(), SystemTime::UNIX_EPOCH);
         let later = start + Duration::from_secs(5);
+        let (events, mut seen) = Events::new();
         let mut status = TopicsStatus::default();
-        status.update(&link, start, of_round(&[refused()], &[], start));
-        status.update(&link, later, of_round(&[refused()], &[], later));
+        status.update(&link, start, of_round(&[refused()], &[], start), &events);
+        status.update(&link, later, of_round(&[refused()], &[], later), &events);
+        assert_eq!(seen.ready().unwrap().reason, Reason::SourceTopicDeleted.into());
+        assert_eq!(seen.ready(), None, "told once");
         let topic = &status.topics[&"east.t".into()];
         assert_eq!((topic.state, topic.since), (TopicState::Failed, start));
         assert_eq!(topic.reason, Some("SOURCE_TOPIC_DELETED"));

@@ -17,7 +17,9 @@ use super::serving::Parked;
 use super::sessions::{SessionId, Sessions};
 use crate::image::{Delta, Image};
 use crate::mirror::decision::Decision;
+use crate::mirror::event::Event;
 use crate::seat::isr::{IsrOutcome, IsrRequest, IsrResult};
+use crate::tail::events::Events;
 use crate::tail::{Arrival, Order, Orders};
 use crate::types::{BrokerEpoch, BrokerId, LinkName, PartitionKey, TopicId};
 
@@ -63,6 +65,8 @@ pub struct LeaderOutputs {
     pub refills: mpsc::UnboundedSender<RefillRequest>,
     /// How the partitions are.
     pub report: watch::Sender<Arc<LeaderReport>>,
+    /// What a person may want to know later.
+    pub events: Events,
 }
 
 /// The owner of all partitions that we lead.
@@ -88,6 +92,7 @@ pub struct LeaderTask {
     pub(super) isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
     pub(super) refills: mpsc::UnboundedSender<RefillRequest>,
     report: watch::Sender<Arc<LeaderReport>>,
+    pub(super) events: Events,
     generation: u64,
     started: Instant,
 }
@@ -117,6 +122,7 @@ impl LeaderTask {
             isr_requests: outputs.isr_requests,
             refills: outputs.refills,
             report: outputs.report,
+            events: outputs.events,
             generation: 0,
             started: Instant::now(),
         }
@@ -239,13 +245,27 @@ impl LeaderTask {
             && led.trouble.is_some()
             && led.trouble != was_stopped
         {
-            let offset = led.buffer().map_or(led.leadership.log_end(), |buffer| buffer.end());
-            tracing::warn!(
-                link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
-                %offset, trouble = ?led.trouble, "source cannot be read on; the copy stays as it is"
-            );
+            self.tell_trouble(key);
             self.on_failure(key);
         }
+    }
+
+    /// What is retried is for the log; what needs a person is an event.
+    fn tell_trouble(&self, key: PartitionKey) {
+        let Some(led) = self.led.get(&key) else { return };
+        let Some(trouble) = &led.trouble else { return };
+        let mirror = led.mirror();
+        let offset = led.buffer().map_or(led.leadership.log_end(), |buffer| buffer.end());
+        if trouble.is_retried() {
+            tracing::warn!(
+                link = %mirror.link, topic = %mirror.name, partition = key.partition, %offset,
+                ?trouble, "source cannot be read on; the copy stays as it is"
+            );
+            return;
+        }
+        let text = format!("{trouble}; the copy stays as it is, up to offset {offset}");
+        let event = Event::new(trouble.reason(), text).link(&mirror.link).topic(&mirror.name);
+        self.events.send(event.partition(key.partition));
     }
 
     pub(super) fn on_broken_history(&mut self, key: PartitionKey, error: &dyn std::fmt::Display) {
