@@ -50,11 +50,14 @@ pub struct Slice {
     pub size: usize,
 }
 
-/// The batches of one partition that are in memory: a contiguous run `start..end`.
+/// The batches of one partition that are in memory: a run `start..end`. It may have a hole: what
+/// the source deleted before we had read it.
 #[derive(Debug)]
 pub struct Buffer {
     chunks: VecDeque<Chunk>,
     start: Offset,
+    /// Offset after the newest batch; below `end` while a hole is open at the end.
+    filled_to: Offset,
     end: Offset,
     bytes: usize,
 }
@@ -62,7 +65,12 @@ pub struct Buffer {
 impl Buffer {
     /// An empty run at `offset`.
     pub fn starting_at(offset: Offset) -> Self {
-        Self { chunks: VecDeque::new(), start: offset, end: offset, bytes: 0 }
+        Self { chunks: VecDeque::new(), start: offset, filled_to: offset, end: offset, bytes: 0 }
+    }
+
+    /// Nothing below `offset` will come any more: what lies between is a hole.
+    pub fn skip_to(&mut self, offset: Offset) {
+        self.end = self.end.max(offset);
     }
 
     /// Every offset from here on can be read.
@@ -70,9 +78,14 @@ impl Buffer {
         self.start
     }
 
-    /// Offset after the newest batch.
+    /// Where the next batch is wanted.
     pub fn end(&self) -> Offset {
         self.end
+    }
+
+    /// Offset after the newest batch: below [`Self::end`] while nothing has come after a hole.
+    pub fn filled_to(&self) -> Offset {
+        self.filled_to
     }
 
     /// Bytes held.
@@ -92,6 +105,7 @@ impl Buffer {
         debug_assert!(chunk.next_offset() > self.end);
         self.bytes += chunk.bytes.len();
         self.end = chunk.next_offset();
+        self.filled_to = self.end;
         self.chunks.push_back(chunk);
     }
 
@@ -188,6 +202,29 @@ mod tests {
         assert_eq!(read(&buffer, 40, 1000), None);
         let capped = buffer.read(Offset(0), 1000, Offset(6)).unwrap();
         assert_eq!(capped.next_offset, Offset(6));
+    }
+
+    #[test]
+    fn over_a_hole_the_next_batch_is_read() {
+        let mut buffer = Buffer::starting_at(Offset(0));
+        buffer.push(chunk(0, &[5]));
+        buffer.skip_to(Offset(90));
+        assert_eq!((buffer.filled_to(), buffer.end()), (Offset(5), Offset(90)));
+        assert_eq!(read(&buffer, 5, 1000), None, "nothing has come yet");
+        buffer.forget_before(Offset(5));
+        assert_eq!(
+            (buffer.start(), buffer.end()),
+            (Offset(5), Offset(90)),
+            "still readable from 5"
+        );
+        // The source's log starts inside a batch.
+        buffer.push(chunk(88, &[95, 99]));
+        assert_eq!((buffer.filled_to(), buffer.end()), (Offset(99), Offset(99)));
+        assert_eq!(read(&buffer, 5, 1000), Some((20, 99)));
+        let capped = buffer.read(Offset(5), 1000, Offset(20)).unwrap();
+        assert_eq!(capped.next_offset, Offset(95), "one batch passes however wide the hole");
+        buffer.skip_to(Offset(7));
+        assert_eq!(buffer.end(), Offset(99), "never back");
     }
 
     #[test]
