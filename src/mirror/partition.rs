@@ -6,15 +6,19 @@
 //! source said it, and its lineage was checked).
 
 mod in_sync;
+mod log_start;
+mod parting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use self::in_sync::Pending;
 pub use self::in_sync::{Candidate, IsrProposal};
+use self::log_start::SourceStart;
+use self::parting::Parting;
 use super::follower::Follower;
 use super::lineage::{EpochHistory, EpochStart, HistoryError};
-use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, OffsetAndEpoch};
 
 /// What the metadata log says of the partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +72,7 @@ pub struct FollowerFetch {
 /// What to answer a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Records from its offset on (or none), and these.
+    /// Records from its offset on (or none); where it ends below the log start, from there on.
     Serve,
     /// Nothing may be said yet: 75 where something has to be said.
     NotYet,
@@ -79,8 +83,12 @@ pub enum Verdict {
     Refuse(Refusal),
     /// It is empty and the log begins above it: 1, then ListOffsets.
     Jump,
-    /// Its offset is no longer in memory: feed it from another replica.
+    /// What it needs next is no longer in memory: feed it from another replica.
     Refill,
+    /// It ends below the log start and the copy is empty: a batch without records takes it there.
+    Fill,
+    /// Its log parts from ours: `diverging_epoch`, so that it cuts what is not ours.
+    Cut(OffsetAndEpoch),
 }
 
 /// Why a follower is refused.
@@ -90,12 +98,9 @@ pub enum Refusal {
     NotAReplica,
     /// It lives in another leader epoch.
     OtherEpoch,
-    /// It has more than we know of.
-    Ahead,
-    /// Its last batch is of an epoch that ended before its offset.
+    /// It has more than we know of, or a last batch of an epoch that ended before its offset, and it
+    /// may not be told to cut that.
     Diverged,
-    /// It holds something, but ends below the log start.
-    BelowLogStart,
 }
 
 /// Leadership over one partition.
@@ -115,7 +120,7 @@ pub struct Leadership {
     /// has not got yet.
     log_start: Option<Offset>,
     /// The source's log start, lineage checked.
-    source_start: Option<Offset>,
+    source_start: SourceStart,
     log_end: Offset,
     high_watermark: Option<Offset>,
 }
@@ -144,7 +149,7 @@ impl Leadership {
             history,
             is_open: false,
             log_start,
-            source_start: None,
+            source_start: SourceStart::default(),
             log_end,
             high_watermark,
         };
@@ -192,9 +197,7 @@ impl Leadership {
     pub fn on_fetch(&mut self, now: Duration, fetch: FollowerFetch) -> Result<(), HistoryError> {
         let is_of_this_epoch = fetch.current_leader_epoch == self.assignment.leader_epoch
             || fetch.current_leader_epoch == LeaderEpoch::UNKNOWN;
-        if !is_of_this_epoch
-            || (self.is_open && (fetch.offset > self.log_end || self.diverges(fetch)))
-        {
+        if !is_of_this_epoch || (self.is_open && !self.fits(fetch)) {
             return Ok(());
         }
         let reached = self.reached().map_or(fetch.offset, |reached| reached.max(fetch.offset));
@@ -224,36 +227,41 @@ impl Leadership {
         else {
             return Verdict::NotYet;
         };
-        if fetch.offset > self.log_end {
-            return Verdict::Refuse(Refusal::Ahead);
+        if fetch.offset == Offset::ZERO && fetch.offset < log_start {
+            return if self.allow_jump(fetch.broker) { Verdict::Jump } else { Verdict::NotYet };
         }
-        if self.diverges(fetch) {
-            return Verdict::Refuse(Refusal::Diverged);
+        if fetch.offset < log_start && log_start == self.log_end {
+            return Verdict::Fill;
         }
         if fetch.offset < log_start {
-            if fetch.offset > Offset::ZERO {
-                return Verdict::Refuse(Refusal::BelowLogStart);
-            }
-            if let Some(follower) = self.followers.get_mut(&fetch.broker) {
-                follower.may_jump = true;
-            }
-            return Verdict::Jump;
+            return if log_start < in_memory_from { Verdict::Refill } else { Verdict::Serve };
         }
-        if fetch.offset < in_memory_from { Verdict::Refill } else { Verdict::Serve }
+        match self.parting(fetch) {
+            Some(Parting::At(end)) if self.may_cut(fetch, end.offset) => Verdict::Cut(end),
+            Some(_) => Verdict::Refuse(Refusal::Diverged),
+            None if fetch.offset < in_memory_from => Verdict::Refill,
+            None => Verdict::Serve,
+        }
     }
 
-    /// Whether the follower's last batch is of an epoch that, as we know it, ended before. A
-    /// broker that led for a moment without a batch names an epoch that its followers never heard
-    /// of: an in-sync replica is believed there, for its log is the copy.
-    fn diverges(&self, fetch: FollowerFetch) -> bool {
-        if fetch.last_fetched_epoch == LeaderEpoch::UNKNOWN {
-            return false;
-        }
-        match self.history.end_of(fetch.last_fetched_epoch, self.log_end) {
-            Some(end) if end.offset < fetch.offset => true,
-            Some(end) if end.epoch == fetch.last_fetched_epoch => false,
-            _ => !self.assignment.in_sync.contains(&fetch.broker),
-        }
+    /// Tells a follower from now on where the log begins and ends when it asks; whether that may
+    /// be: what it does with the answer empties its log.
+    pub fn allow_jump(&mut self, broker: BrokerId) -> bool {
+        let is_in_sync = self.assignment.in_sync.contains(&broker);
+        let Some(follower) = self.followers.get_mut(&broker) else { return false };
+        follower.may_jump = !is_in_sync || follower.log_end().is_none_or(|end| end == Offset::ZERO);
+        follower.may_jump
+    }
+
+    /// Where a follower that ends at `offset` is read on: it needs nothing below the log start.
+    pub fn read_from(&self, offset: Offset) -> Offset {
+        self.log_start.map_or(offset, |log_start| log_start.max(offset))
+    }
+
+    /// Whether what a follower holds is a piece of the copy, from the log start on.
+    fn fits(&self, fetch: FollowerFetch) -> bool {
+        self.log_start.is_some_and(|log_start| fetch.offset < log_start)
+            || self.parting(fetch).is_none()
     }
 
     /// Batches up to `end` can be served now.
@@ -263,16 +271,14 @@ impl Leadership {
 
     /// The source's log begins at `offset`, lineage checked.
     pub fn on_source_log_start(&mut self, offset: Offset) {
-        self.source_start = self.source_start.max(Some(offset));
+        self.source_start.hear(offset);
         self.follow_source_start();
     }
 
-    /// The log start follows the source's as far as every in-sync replica has the log.
+    /// The log start follows the source's once every in-sync replica has what comes after it.
     fn follow_source_start(&mut self) {
-        if let (Some(log_start), Some(source), Some(committed)) =
-            (&mut self.log_start, self.source_start, self.high_watermark)
-        {
-            *log_start = (*log_start).max(source.min(committed));
+        if let (Some(log_start), Some(committed)) = (&mut self.log_start, self.high_watermark) {
+            *log_start = self.source_start.follow(*log_start, committed);
         }
     }
 

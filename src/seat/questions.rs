@@ -72,6 +72,7 @@ pub fn fetched(answer: PartitionAnswer) -> fetch_answer::FetchedPartition {
         error: answer.error,
         high_watermark: answer.high_watermark,
         log_start: answer.log_start,
+        diverging: answer.diverging,
         records: answer.records,
     }
 }

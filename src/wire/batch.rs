@@ -2,7 +2,7 @@
 //! decompresses and never re-encodes; the one thing written is the leader epoch, which lies outside
 //! the checksum.
 
-use bytes::Buf;
+use bytes::{Buf, BufMut};
 
 use crate::types::{LeaderEpoch, Offset};
 
@@ -212,6 +212,34 @@ fn check_one(
     Ok(())
 }
 
+/// A batch without records that takes up `offset`, as the log cleaner leaves them behind where it
+/// has to keep an offset.
+pub fn without_records(offset: Offset, epoch: LeaderEpoch) -> [u8; HEADER_BYTES] {
+    let mut checksummed = Vec::with_capacity(HEADER_BYTES - CHECKSUMMED_FROM);
+    checksummed.put_i16(0); // attributes
+    checksummed.put_i32(0); // last offset delta
+    checksummed.put_i64(-1); // base timestamp: none
+    checksummed.put_i64(-1); // max timestamp: none
+    checksummed.put_i64(-1); // producer id: none
+    checksummed.put_i16(-1); // producer epoch
+    checksummed.put_i32(-1); // base sequence
+    checksummed.put_i32(0); // records
+    let mut batch = [0; HEADER_BYTES];
+    let mut buffer = &mut batch[..];
+    buffer.put_i64(offset.0);
+    buffer.put_i32((HEADER_BYTES - LOG_OVERHEAD) as i32);
+    buffer.put_i32(epoch.0);
+    buffer.put_i8(2);
+    buffer.put_u32(crc32c::crc32c(&checksummed));
+    buffer.put_slice(&checksummed);
+    batch
+}
+
+/// Base offset of the batch at the start of `bytes`.
+pub fn base_offset(bytes: &[u8]) -> Option<Offset> {
+    bytes.first_chunk().map(|first| Offset(i64::from_be_bytes(*first)))
+}
+
 /// Writes the leader epoch into the batch at the start of `batch`.
 pub fn stamp(batch: &mut [u8], epoch: LeaderEpoch) {
     batch[LEADER_EPOCH].copy_from_slice(&epoch.0.to_be_bytes());
@@ -301,6 +329,18 @@ pub(crate) mod tests {
         assert_eq!(checked.bytes, whole);
         let ends: Vec<_> = checked.batches.iter().map(|b| b.next_offset).collect();
         assert_eq!(ends, [Offset(15), Offset(21)]);
+    }
+
+    #[test]
+    fn a_batch_without_records_takes_up_its_offset() {
+        let filler = without_records(Offset(41), LeaderEpoch(7));
+        let checked = check(&filler, Offset(9));
+        assert_eq!((checked.error, checked.bytes), (None, filler.len()));
+        let header = checked.batches[0];
+        assert_eq!((header.base_offset, header.next_offset), (Offset(41), Offset(42)));
+        assert_eq!((header.leader_epoch, header.record_count), (LeaderEpoch(7), 0));
+        assert_eq!((header.producer_id, header.max_timestamp), (-1, -1));
+        assert_eq!(base_offset(&filler), Some(Offset(41)));
     }
 
     #[test]

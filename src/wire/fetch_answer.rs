@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::segments::{Segments, put_uvarint};
-use crate::types::{Offset, TopicId};
+use crate::types::{Offset, OffsetAndEpoch, TopicId};
 
 /// What is said of one partition.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct FetchedPartition {
     pub high_watermark: Option<Offset>,
     /// Not said where `None`.
     pub log_start: Option<Offset>,
+    /// The follower's log parts from ours after this epoch and offset: it cuts its own there.
+    pub diverging: Option<OffsetAndEpoch>,
     /// Whole batches.
     pub records: Vec<Bytes>,
 }
@@ -84,7 +86,20 @@ fn put_partition(segments: &mut Segments, partition: FetchedPartition) {
     for records in partition.records {
         segments.put_shared(records);
     }
-    segments.put(put_no_tags);
+    segments.put(|buffer| put_tags(buffer, partition.diverging));
+}
+
+/// KIP-595: the diverging epoch is tag 0, a structure of its own.
+fn put_tags(buffer: &mut BytesMut, diverging: Option<OffsetAndEpoch>) {
+    const DIVERGING_EPOCH: u64 = 0;
+    const SIZE: u64 = 4 + 8 + 1;
+    let Some(end) = diverging else { return put_no_tags(buffer) };
+    put_uvarint(buffer, 1);
+    put_uvarint(buffer, DIVERGING_EPOCH);
+    put_uvarint(buffer, SIZE);
+    buffer.put_i32(end.epoch.0);
+    buffer.put_i64(end.offset.0);
+    put_no_tags(buffer);
 }
 
 fn put_array_length(buffer: &mut BytesMut, length: usize) {
@@ -102,7 +117,7 @@ mod tests {
     use kafka_protocol::protocol::Decodable;
 
     use super::*;
-    use crate::types::Uuid;
+    use crate::types::{LeaderEpoch, Uuid};
 
     #[test]
     fn the_crate_reads_what_was_written_in_every_version_that_followers_use() {
@@ -114,8 +129,11 @@ mod tests {
                 error: 0,
                 high_watermark: Some(Offset(7)),
                 log_start: None,
+                diverging: None,
                 records,
             };
+            let end = OffsetAndEpoch { offset: Offset(300), epoch: LeaderEpoch(4) };
+            let parting = FetchedPartition { diverging: Some(end), ..part(topic(2), 5, vec![]) };
             let large = Bytes::from(vec![9; 5000]);
             let answer = encode(
                 42,
@@ -124,7 +142,8 @@ mod tests {
                 vec![
                     part(topic(1), 0, vec![large.clone(), Bytes::from_static(b"tail")]),
                     part(topic(1), 1, vec![]),
-                    part(topic(2), 5, vec![]),
+                    parting,
+                    part(topic(2), 6, vec![]),
                 ],
             );
             let mut frame = answer.into_frame();
@@ -139,7 +158,10 @@ mod tests {
             assert_eq!(first.records.as_ref().unwrap().len(), 5004);
             assert_eq!((first.high_watermark, first.log_start_offset), (7, -1));
             assert_eq!(first.diverging_epoch.epoch, -1);
-            assert_eq!(response.responses[1].partitions[0].partition_index, 5);
+            let second = &response.responses[1].partitions;
+            let diverging = &second[0].diverging_epoch;
+            assert_eq!((diverging.epoch, diverging.end_offset), (4, 300));
+            assert_eq!((second[1].partition_index, second[1].diverging_epoch.epoch), (6, -1));
         }
     }
 }

@@ -5,9 +5,13 @@ use super::handle::{About, PartitionAnswer, Question, QuestionAnswer};
 use super::led::Led;
 use super::refill::RefillRequest;
 use super::sessions::Asked;
+use crate::mirror::lineage::EpochHistory;
+use bytes::Bytes;
+
 use crate::mirror::partition::{FollowerFetch, Refusal, Verdict};
-use crate::tail::buffer::Buffer;
+use crate::tail::buffer::{Buffer, Slice};
 use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, PartitionKey};
+use crate::wire::batch;
 
 /// A follower refuses one append that spans 2^31 offsets; half of it leaves room for a batch that
 /// begins below the offset asked for.
@@ -52,15 +56,38 @@ pub fn piece(
     key: PartitionKey,
     limits: Limits,
 ) -> Piece {
+    let from = led.leadership.read_from(asked.offset);
     match led.leadership.verdict(fetch, led.in_memory_from()) {
-        Verdict::Serve => serve(led, led.buffer(), asked, key, limits),
-        Verdict::Refill => match led.refills.buffer(fetch.broker, asked.offset) {
-            Some(buffer) => serve(led, Some(buffer), asked, key, limits),
-            None => match led.refill_request(fetch.broker, asked.offset) {
+        Verdict::Serve => {
+            let records = read(led, led.buffer(), asked, from, limits);
+            serve(led, records, fetch, asked, key, limits)
+        }
+        Verdict::Refill => match led.refills.buffer(fetch.broker, from) {
+            Some(buffer) => {
+                let records = read(led, Some(buffer), asked, from, limits);
+                serve(led, records, fetch, asked, key, limits)
+            }
+            None => match led.refill_request(fetch.broker, from) {
                 Some(request) => Piece::Refill(request),
                 None => not_now(key, limits),
             },
         },
+        Verdict::Fill => {
+            let records = led.leadership.history().and_then(|history| filler(from, history));
+            serve(led, records, fetch, asked, key, limits)
+        }
+        Verdict::Cut(end) => {
+            if led.note_cut(fetch.broker, fetch.offset) {
+                tracing::warn!(
+                    link = %led.mirror().link, topic = %led.mirror().name,
+                    partition = key.partition, broker = %fetch.broker, offset = %fetch.offset,
+                    last_fetched_epoch = %fetch.last_fetched_epoch, epoch = %end.epoch,
+                    epoch_end = %end.offset,
+                    "replica holds what is not of the copy; it is told to cut it and copies it anew"
+                );
+            }
+            Piece::Answer(PartitionAnswer { diverging: Some(end), ..refused(key, 0) })
+        }
         Verdict::NotYet => not_now(key, limits),
         Verdict::EpochAhead => Piece::Answer(refused(key, NOT_NOW)),
         // A mere difference of epochs heals with the follower's next metadata.
@@ -84,23 +111,60 @@ pub fn piece(
 
 /// An answer that is only an error.
 pub fn refused(key: PartitionKey, error: i16) -> PartitionAnswer {
-    PartitionAnswer { key, error, high_watermark: None, log_start: None, records: Vec::new() }
+    let records = Vec::new();
+    PartitionAnswer { key, error, high_watermark: None, log_start: None, diverging: None, records }
 }
 
 fn not_now(key: PartitionKey, limits: Limits) -> Piece {
     if limits.is_full { Piece::Answer(refused(key, NOT_NOW)) } else { Piece::Nothing }
 }
 
-fn serve(
+fn room(led: &Led, asked: &Asked, limits: Limits) -> usize {
+    asked.max_bytes.min(led.mirror().segment_bytes).min(limits.bytes_left)
+}
+
+fn read(
     led: &Led,
     buffer: Option<&Buffer>,
+    asked: &Asked,
+    from: Offset,
+    limits: Limits,
+) -> Option<Slice> {
+    let max_end = Offset(from.0.saturating_add(MAX_OFFSET_SPAN));
+    buffer?.read(from, room(led, asked, limits), max_end)
+}
+
+/// What takes a follower to the log start `to` of a copy that holds nothing from there on.
+fn filler(to: Offset, history: &EpochHistory) -> Option<Slice> {
+    let offset = Offset(to.0 - 1);
+    let bytes = Bytes::copy_from_slice(&batch::without_records(offset, history.epoch_of(offset)?));
+    Some(Slice { size: bytes.len(), bytes: vec![bytes], next_offset: to })
+}
+
+/// Whether a follower that ends at `end` would refuse these records: its last batch reaches into the
+/// first of them, so its log is not a piece of ours.
+fn overlaps(slice: &Slice, end: Offset) -> bool {
+    let first = slice.bytes.first().and_then(|bytes| batch::base_offset(bytes));
+    first.is_some_and(|base_offset| base_offset < end)
+}
+
+fn serve(
+    led: &mut Led,
+    slice: Option<Slice>,
+    fetch: FollowerFetch,
     asked: &Asked,
     key: PartitionKey,
     limits: Limits,
 ) -> Piece {
-    let room = asked.max_bytes.min(led.mirror().segment_bytes).min(limits.bytes_left);
-    let max_end = Offset(asked.offset.0.saturating_add(MAX_OFFSET_SPAN));
-    let slice = buffer.and_then(|buffer| buffer.read(asked.offset, room, max_end));
+    let is_below = led.leadership.log_start().is_some_and(|start| asked.offset < start);
+    if is_below && slice.as_ref().is_some_and(|slice| overlaps(slice, asked.offset)) {
+        // All that it has lies below the log start: it begins anew there.
+        if led.leadership.allow_jump(fetch.broker) {
+            return Piece::Answer(refused(key, OUT_OF_RANGE));
+        }
+        return not_now(key, limits);
+    }
+    let room = room(led, asked, limits);
     let (records, follower_end, size) = match slice {
         Some(slice) if slice.size <= room || limits.is_first => {
             (slice.bytes, slice.next_offset, slice.size)
@@ -118,7 +182,8 @@ fn serve(
     if size == 0 && !is_news && !limits.is_full {
         return Piece::Nothing;
     }
-    Piece::Answer(PartitionAnswer { key, error: 0, high_watermark, log_start, records })
+    let diverging = None;
+    Piece::Answer(PartitionAnswer { key, error: 0, high_watermark, log_start, diverging, records })
 }
 
 /// The answer to ListOffsets or OffsetForLeaderEpoch. Followers cut their logs by it, so it is

@@ -103,6 +103,8 @@ pub struct PartitionAnswer {
     pub high_watermark: Option<Offset>,
     /// `None` where nothing is said: -1 on the wire.
     pub log_start: Option<Offset>,
+    /// Where the follower's log parts from ours and has to be cut.
+    pub diverging: Option<OffsetAndEpoch>,
     /// Whole batches.
     pub records: Vec<Bytes>,
 }

@@ -42,6 +42,8 @@ pub struct Led {
     pub refills: Refills,
     /// Why replicas are not served, as it was logged.
     refusals: HashMap<BrokerId, Refusal>,
+    /// Where replicas ended that were told to cut their logs, as it was logged.
+    cuts: HashMap<BrokerId, Offset>,
     /// Why nothing arrives, where that is so.
     pub trouble: Option<Trouble>,
     /// Since when something at the source is not readable here.
@@ -104,6 +106,7 @@ impl Led {
             bounds: None,
             refills: Refills::default(),
             refusals: HashMap::new(),
+            cuts: HashMap::new(),
             trouble: None,
             behind_since: None,
             passed: Passed::default(),
@@ -337,6 +340,11 @@ impl Led {
         for id in idle {
             self.refills.forget(id);
         }
+    }
+
+    /// Notes that a replica that ends at `offset` is told to cut its log; whether that is news.
+    pub fn note_cut(&mut self, broker: BrokerId, offset: Offset) -> bool {
+        self.cuts.insert(broker, offset) != Some(offset)
     }
 
     /// Notes why a replica is not served; whether that is news.

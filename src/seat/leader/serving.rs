@@ -95,9 +95,10 @@ impl LeaderTask {
     /// Answers a session, or parks its request again where there is nothing to say yet.
     fn answer(&mut self, id: SessionId, parked: Parked, is_due: bool) {
         let partitions = self.collect(id, &parked);
-        let has_news = partitions
-            .iter()
-            .any(|answer| !answer.records.is_empty() || !matches!(answer.error, 0 | NOT_NOW));
+        let has_news = partitions.iter().any(|answer| {
+            let is_cut = answer.diverging.is_some();
+            is_cut || !answer.records.is_empty() || !matches!(answer.error, 0 | NOT_NOW)
+        });
         // A full answer names every partition, so it is news only where it says something. Until
         // then nothing of it counts as told.
         let is_news = if parked.is_full { has_news } else { !partitions.is_empty() };
