@@ -281,7 +281,13 @@ fn start_leader(
     let (refills, refills_wanted) = mpsc::unbounded_channel();
     let (refilled, refills_done) = mpsc::unbounded_channel();
     let (bumps, bumps_wanted) = EpochBumps::new();
-    let outputs = LeaderOutputs { isr_requests, refills, report, events: events.clone() };
+    let outputs = LeaderOutputs {
+        isr_requests,
+        refills,
+        bumps: bumps.clone(),
+        report,
+        events: events.clone(),
+    };
     let task = LeaderTask::new(leader_config, image, registration, outputs);
     let inputs = LeaderInputs {
         commands,

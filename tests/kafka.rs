@@ -8,5 +8,6 @@ mod kafka {
     mod faults;
     mod fidelity;
     mod harness;
+    mod in_sync;
     mod verify;
 }

@@ -76,6 +76,11 @@ impl Follower {
         now.saturating_sub(self.last_caught_up)
     }
 
+    /// When it fetched last; where it never did in this epoch, when that began.
+    pub fn heard_at(&self) -> Duration {
+        self.fetched.map_or(self.last_caught_up, |fetched| fetched.at)
+    }
+
     /// How long ago it fetched; `None` where it never did in this epoch.
     pub fn silent_for(&self, now: Duration) -> Option<Duration> {
         self.fetched.map(|fetched| now.saturating_sub(fetched.at))

@@ -10,6 +10,7 @@ pub mod lineage;
 pub mod partition;
 pub mod placement;
 pub mod report;
+pub mod revival;
 pub mod topic;
 pub mod topic_configs;
 pub mod topic_plan;

@@ -426,6 +426,12 @@ impl Leadership {
         self.followers.get(&id).and_then(|f| f.silent_for(now)).is_some_and(|s| s < LATELY)
     }
 
+    /// Real replicas out of sync, and for how long they have not asked for the partition.
+    pub fn silent_replicas(&self, now: Duration) -> impl Iterator<Item = (BrokerId, Duration)> {
+        let out = self.followers.iter().filter(|(id, _)| !self.assignment.in_sync.contains(id));
+        out.map(move |(&id, follower)| (id, now.saturating_sub(follower.heard_at())))
+    }
+
     /// In-sync replicas that have disks.
     pub fn in_sync_real(&self) -> impl Iterator<Item = BrokerId> {
         self.assignment.in_sync.iter().copied().filter(|id| !self.seats.contains(id))

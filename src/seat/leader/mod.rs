@@ -6,6 +6,7 @@ mod handle;
 mod led;
 mod refill;
 mod report;
+mod revive;
 mod roles;
 mod serving;
 mod sessions;

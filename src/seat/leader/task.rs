@@ -18,6 +18,8 @@ use super::sessions::{SessionId, Sessions};
 use crate::image::{Delta, Image};
 use crate::mirror::decision::Decision;
 use crate::mirror::event::Event;
+use crate::mirror::revival::Revivals;
+use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::isr::{IsrOutcome, IsrRequest, IsrResult};
 use crate::tail::events::Events;
 use crate::tail::{Arrival, Order, Orders};
@@ -63,6 +65,8 @@ pub struct LeaderOutputs {
     pub isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
     /// Batches that are wanted for replicas that are behind.
     pub refills: mpsc::UnboundedSender<RefillRequest>,
+    /// New leader epochs that are wanted.
+    pub bumps: EpochBumps,
     /// How the partitions are.
     pub report: watch::Sender<Arc<LeaderReport>>,
     /// What a person may want to know later.
@@ -91,6 +95,9 @@ pub struct LeaderTask {
     pub(super) stirred: HashSet<SessionId>,
     pub(super) isr_requests: mpsc::UnboundedSender<Vec<IsrRequest>>,
     pub(super) refills: mpsc::UnboundedSender<RefillRequest>,
+    pub(super) bumps: EpochBumps,
+    pub(super) revivals: Revivals,
+    pub(super) next_revival: Duration,
     report: watch::Sender<Arc<LeaderReport>>,
     pub(super) events: Events,
     generation: u64,
@@ -121,6 +128,9 @@ impl LeaderTask {
             stirred: HashSet::new(),
             isr_requests: outputs.isr_requests,
             refills: outputs.refills,
+            bumps: outputs.bumps,
+            revivals: Revivals::default(),
+            next_revival: Duration::ZERO,
             report: outputs.report,
             events: outputs.events,
             generation: 0,
@@ -181,6 +191,9 @@ impl LeaderTask {
 
     fn on_image(&mut self, image: Arc<Image>, delta: &Delta) {
         self.image = image;
+        if !delta.brokers.is_empty() {
+            self.revivals.on_brokers(self.now(), &self.image);
+        }
         self.on_delta(delta);
     }
 
@@ -323,6 +336,7 @@ impl LeaderTask {
         self.note_alive();
         self.share_memory();
         self.ask_for_isr_changes();
+        self.revive_failed();
         let keys: Vec<_> = self.led.keys().copied().collect();
         for key in keys {
             self.read_on(key);
