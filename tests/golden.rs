@@ -24,6 +24,8 @@ mod epoch_bump;
 mod metadata_log;
 #[path = "golden/partition.rs"]
 mod partition;
+#[path = "golden/strays.rs"]
+mod strays;
 #[path = "golden/topic_plan.rs"]
 mod topic_plan;
 
@@ -36,9 +38,10 @@ type Player = Box<dyn FnMut(&str) -> String>;
 /// What the files of a suite begin with, and who plays them.
 type Suite = (&'static str, fn() -> Player);
 
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 4] = [
     ("epoch_bump", || player(epoch_bump::run)),
     ("partition", || player(partition::run)),
+    ("strays", || player(strays::run)),
     ("topic_plan", || player(topic_plan::run)),
 ];
 

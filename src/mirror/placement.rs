@@ -111,7 +111,7 @@ impl Placement {
 
 /// Alive, staying, and with a log directory that takes replicas. A cordoned broker may well be
 /// another daemon's seat.
-fn is_usable(broker: &BrokerImage) -> bool {
+pub(super) fn is_usable(broker: &BrokerImage) -> bool {
     let cordoned: BTreeSet<_> = broker.cordoned_log_dirs.iter().collect();
     let has_room =
         broker.log_dirs.is_empty() || broker.log_dirs.iter().any(|dir| !cordoned.contains(dir));

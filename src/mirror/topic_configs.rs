@@ -174,6 +174,14 @@ pub fn is_locked(configs: Option<&Configs>) -> bool {
         == Some(LOCKED_MESSAGE_BYTES)
 }
 
+/// Whether all of the lock but its head is set, as on a mirror that somebody has just unlocked.
+pub fn has_traces_of_lock(configs: Option<&Configs>) -> bool {
+    let is_set = |(key, value): &(&str, &str)| {
+        configs.and_then(|configs| configs.get(*key)).map(String::as_str) == Some(*value)
+    };
+    SAFETY.iter().all(is_set)
+}
+
 /// `segment.bytes` of a mirror as set on the topic.
 pub fn segment_bytes(configs: Option<&Configs>) -> Option<usize> {
     configs?.get(SEGMENT_BYTES)?.parse().ok()

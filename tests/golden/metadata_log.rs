@@ -55,13 +55,26 @@ impl MetadataLog {
 
     /// `Partition` v0: the first replica leads.
     pub fn partition(&mut self, topic: Uuid, partition: i32, replicas: &[i32]) {
-        let ids: Vec<_> = replicas.iter().map(|id| id.to_be_bytes().to_vec()).collect();
+        let state = PartitionState {
+            replicas: replicas.to_vec(),
+            in_sync: replicas.to_vec(),
+            leader: replicas[0],
+            ..PartitionState::default()
+        };
+        self.partition_in(topic, partition, &state);
+    }
+
+    /// The same in any state.
+    pub fn partition_in(&mut self, topic: Uuid, partition: i32, state: &PartitionState) {
         let mut record = record(3, 0);
         record.extend(partition.to_be_bytes());
         record.extend(topic.as_bytes());
-        record.extend([array(&ids), array(&ids), array(&[]), array(&[])].concat());
-        record.extend(replicas[0].to_be_bytes());
-        record.extend([0_i32.to_be_bytes(), 0_i32.to_be_bytes()].concat());
+        for ids in [&state.replicas, &state.in_sync, &state.removing, &state.adding] {
+            let ids: Vec<_> = ids.iter().map(|id| id.to_be_bytes().to_vec()).collect();
+            record.extend(array(&ids));
+        }
+        record.extend(state.leader.to_be_bytes());
+        record.extend([state.leader_epoch.to_be_bytes(), 0_i32.to_be_bytes()].concat());
         record.extend(tagged(&[]));
         self.append(&record);
     }
@@ -85,6 +98,17 @@ impl MetadataLog {
             self.image = image;
         }
     }
+}
+
+/// What is said of a partition; leader -1 is none.
+#[derive(Clone, Debug, Default)]
+pub struct PartitionState {
+    pub replicas: Vec<i32>,
+    pub in_sync: Vec<i32>,
+    pub removing: Vec<i32>,
+    pub adding: Vec<i32>,
+    pub leader: i32,
+    pub leader_epoch: i32,
 }
 
 /// What a broker is registered as.
