@@ -33,6 +33,7 @@ use crate::seat::leader::{
 use crate::seat::metadata::{MetadataLog, MetadataOutputs};
 use crate::seat::registration::{AdvertisedListener, Identity};
 use crate::seat::replica::Replicas;
+use crate::seat::strays::StrayTask;
 use crate::tail::Arrivals;
 use crate::tail::budget::MemoryBudget;
 use crate::tail::events::{Events, EventsSeen};
@@ -127,6 +128,7 @@ impl Daemon {
         let seat = Seat {
             identity,
             controllers: destination.controllers.clone(),
+            destination: destination.cluster.clone(),
             heartbeat_interval: destination.facts.heartbeat_interval,
             image: image_seen.clone(),
             applied: applied_seen.clone(),
@@ -148,8 +150,24 @@ impl Daemon {
         let (listeners, drained) =
             start_gateway(config, &destination, &seen, &shared.leader, listeners);
         let links = start_links(config, &destination, &seen, &shared, stop, &mut tasks)?;
-        let broker_id = config.daemon.broker_id;
-        let report = ReportTask { broker_id, seen, links, budget: shared.budget, reports };
+        let (strays, strays_seen) = watch::channel(Arc::default());
+        let stray_task = StrayTask {
+            seats: BTreeSet::from([config.daemon.broker_id]),
+            image: seen.image.clone(),
+            destination: destination.cluster.clone(),
+            leader: shared.leader.clone(),
+            report: strays,
+        };
+        tasks.spawn(stray_task.run());
+        let report = ReportTask {
+            broker_id: config.daemon.broker_id,
+            seen,
+            links,
+            led: shared.led,
+            strays: strays_seen,
+            budget: shared.budget,
+            reports,
+        };
         tasks.spawn(report.run());
         Ok(Self { seat, metadata, wish, drained, listeners, tasks })
     }

@@ -9,5 +9,6 @@ mod kafka {
     mod fidelity;
     mod harness;
     mod in_sync;
+    mod placement;
     mod verify;
 }

@@ -50,6 +50,7 @@ fn report() -> ClusterReport {
             metadata_offset: 7,
             ready: true,
             reason: None,
+            ..SeatReport::default()
         },
         links: vec![LinkReport {
             name: "east".to_owned(),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Seen;
-use crate::mirror::report::{ClusterReport, LinkReport, SeatReport};
+use crate::mirror::report::{ClusterReport, LinkReport, SeatReport, StrayReport};
+use crate::seat::leader::LeaderReport;
 use crate::tail::budget::MemoryBudget;
 use crate::types::BrokerId;
 
@@ -20,6 +21,8 @@ pub(super) struct ReportTask {
     pub(super) broker_id: BrokerId,
     pub(super) seen: Seen,
     pub(super) links: Vec<watch::Receiver<LinkReport>>,
+    pub(super) led: watch::Receiver<Arc<LeaderReport>>,
+    pub(super) strays: watch::Receiver<Arc<Vec<StrayReport>>>,
     pub(super) budget: MemoryBudget,
     pub(super) reports: watch::Sender<Arc<ClusterReport>>,
 }
@@ -68,6 +71,15 @@ impl ReportTask {
             metadata_offset,
             ready: reason.is_none(),
             reason,
+            cordoned: self.is_cordoned(),
+            partitions_led: self.led.borrow().len(),
+            strays: self.strays.borrow().as_ref().clone(),
         }
+    }
+
+    fn is_cordoned(&self) -> bool {
+        let image = self.seen.image.borrow();
+        let broker = image.broker(self.broker_id);
+        broker.is_some_and(|broker| !broker.cordoned_log_dirs.is_empty())
     }
 }

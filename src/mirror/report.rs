@@ -29,6 +29,28 @@ pub struct SeatReport {
     pub ready: bool,
     /// Why not, for people; `None` when ready.
     pub reason: Option<String>,
+    /// Whether the controller places no new replicas on us (KIP-1066).
+    #[serde(default)]
+    pub cordoned: bool,
+    /// Mirror partitions that we lead.
+    #[serde(default)]
+    pub partitions_led: usize,
+    /// Replicas of topics that are no mirrors, placed on us.
+    #[serde(default)]
+    pub strays: Vec<StrayReport>,
+}
+
+/// A partition of a topic that is no mirror, with a replica on a seat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrayReport {
+    /// Its topic.
+    pub topic: String,
+    /// Its number.
+    pub partition: i32,
+    /// Its replicas now.
+    pub replicas: Vec<i32>,
+    /// What is done about it.
+    pub state: StrayState,
 }
 
 impl Default for SeatReport {
@@ -40,6 +62,9 @@ impl Default for SeatReport {
             metadata_offset: -1,
             ready: false,
             reason: Some("starting".to_owned()),
+            cordoned: false,
+            partitions_led: 0,
+            strays: Vec::new(),
         }
     }
 }
@@ -168,6 +193,18 @@ closed_set! {
         DestinationUnavailable = "DestinationUnavailable",
         /// A person must decide.
         Failed = "Failed",
+    }
+}
+
+closed_set! {
+    /// What is done about a stray.
+    StrayState {
+        /// It is on its way to real brokers.
+        Moving = "Moving",
+        /// No real broker can take it.
+        NoBroker = "NoBroker",
+        /// Only the seat is in sync: a person must choose.
+        Stuck = "Stuck",
     }
 }
 

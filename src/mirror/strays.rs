@@ -71,7 +71,8 @@ pub struct Known<'a> {
 pub fn find(image: &Image, known: Known<'_>) -> Vec<Stray> {
     let mut brokers: Option<Brokers> = None;
     let mut strays = Vec::new();
-    for topic in image.topics().filter(|topic| !is_mirror(image, topic, known)) {
+    let is_ours = |topic: &TopicImage| known.mirrors.contains(&topic.id) || is_mirror(image, topic);
+    for topic in image.topics().filter(|topic| !is_ours(topic)) {
         for (&partition, state) in &topic.partitions {
             let key = PartitionKey { topic: topic.id, partition };
             let owed = known.owed.get(&key).is_some_and(|&owed| state.replicas.len() < owed);
@@ -100,14 +101,11 @@ pub fn is_provably_empty(
         && (partition.leader_epoch == LeaderEpoch(0) || old.all(|id| seats.contains(id)))
 }
 
-/// Bound by a link, or locked with a seat at the head; also while somebody takes the lock off, since
-/// promotion takes the seat away itself.
-fn is_mirror(image: &Image, topic: &TopicImage, known: Known<'_>) -> bool {
+/// Whether a topic looks like a mirror: locked, whichever replica stands first for the moment. Also
+/// while somebody takes the lock off, since promotion takes the seat away itself.
+pub fn is_mirror(image: &Image, topic: &TopicImage) -> bool {
     let configs = image.topic_config(&topic.name);
-    let mut heads = topic.partitions.values().filter_map(|state| state.replicas.first());
-    known.mirrors.contains(&topic.id)
-        || ((is_locked(configs) || has_traces_of_lock(configs))
-            && heads.any(|head| known.seats.contains(head)))
+    is_locked(configs) || has_traces_of_lock(configs)
 }
 
 fn stray(

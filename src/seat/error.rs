@@ -2,7 +2,7 @@
 
 use crate::client::ClientError;
 use crate::image::ImageError;
-use crate::types::BrokerId;
+use crate::types::{BrokerId, TopicName};
 
 /// Trouble of the seat.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,23 @@ pub enum SeatError {
         /// Where that broker listens.
         address: String,
     },
+    /// Only we are in sync of a partition that is no mirror: joined, we would lead it.
+    #[error(
+        "broker id {id} is the only in-sync replica of {topic}-{partition} (and of {others} more), \
+         which is no mirror, and holds nothing of it: before the daemon starts let a real replica \
+         lead (kafka-leader-election.sh --election-type unclean --topic {topic} --partition \
+         {partition}), or delete the topic"
+    )]
+    StuckStray {
+        /// Our id.
+        id: BrokerId,
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: i32,
+        /// How many more there are.
+        others: usize,
+    },
     /// Servers of different clusters are configured as one.
     #[error("{server} belongs to cluster {found}, {first} to {expected}; correct {setting}")]
     WrongCluster {
@@ -106,6 +123,7 @@ impl SeatError {
             Self::MetadataVersion { .. }
                 | Self::ListenerMissing { .. }
                 | Self::IdTaken { .. }
+                | Self::StuckStray { .. }
                 | Self::WrongCluster { .. }
                 | Self::Image(_)
         )

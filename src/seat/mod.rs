@@ -7,20 +7,26 @@ pub mod epoch_bump;
 pub mod error;
 pub mod follow;
 pub mod heartbeat;
+pub mod internal_topics;
 pub mod isr;
 pub mod leader;
 pub mod metadata;
 mod questions;
+pub mod reassign;
 pub mod registration;
 pub mod replica;
+pub mod strays;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::client::Cluster;
 use crate::image::Image;
+use crate::mirror::strays::{Known, Next, find as strays_of};
 use crate::tail::events::Events;
 use crate::types::{BrokerEpoch, Offset};
 use controllers::Controllers;
@@ -35,6 +41,8 @@ pub struct Seat {
     pub identity: Identity,
     /// The destination's controllers.
     pub controllers: Controllers,
+    /// Its real brokers.
+    pub destination: Cluster,
     /// The destination's `broker.heartbeat.interval.ms`.
     pub heartbeat_interval: Duration,
     /// The destination, as the metadata log tells it.
@@ -65,10 +73,16 @@ impl Seat {
             },
             _ = wish.wait_for(|&wish| wish == Wish::ShutDown) => return Ok(()),
         }
+        self.check_strays()?;
         let mut controller = self.controllers.connection();
         loop {
             let image = self.image.borrow().clone();
             self.identity.check(&image)?;
+            tokio::select! {
+                () = internal_topics::make(&self.destination, &mut self.image) => {}
+                _ = wish.wait_for(|&wish| wish == Wish::ShutDown) => return Ok(()),
+            }
+            let image = self.image.borrow().clone();
             let previous = image.broker(self.identity.id).map(|broker| broker.epoch);
             let epoch = tokio::select! {
                 registered = self.identity.register(&mut controller, previous) => registered?,
@@ -87,6 +101,28 @@ impl Seat {
                     self.standing.send_replace(None);
                 }
             }
+        }
+    }
+
+    /// Refuses to join where that would keep a person from mending what only a person can.
+    fn check_strays(&self) -> Result<(), SeatError> {
+        let image = self.image.borrow().clone();
+        let seats = BTreeSet::from([self.identity.id]);
+        let known = Known {
+            seats: &seats,
+            mirrors: &BTreeSet::new(),
+            late: &BTreeSet::new(),
+            owed: &BTreeMap::new(),
+        };
+        let mut stuck = strays_of(&image, known).into_iter().filter(|s| s.next == Next::Stuck);
+        match stuck.next() {
+            None => Ok(()),
+            Some(first) => Err(SeatError::StuckStray {
+                id: self.identity.id,
+                topic: first.topic,
+                partition: first.key.partition,
+                others: stuck.count(),
+            }),
         }
     }
 

@@ -10,6 +10,7 @@ mod revive;
 mod roles;
 mod serving;
 mod sessions;
+mod strays;
 mod task;
 
 pub use handle::{

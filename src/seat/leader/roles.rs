@@ -52,10 +52,12 @@ impl LeaderTask {
     pub(super) fn on_delta(&mut self, delta: &Delta) {
         let registration = *self.registration.borrow();
         let is_current = self.birth.is_current(&self.image, self.config.seat, registration);
-        if is_current && !self.was_current {
-            self.evaluate_all();
-        }
+        let becomes_current = is_current && !self.was_current;
         self.was_current = is_current;
+        if becomes_current {
+            self.evaluate_all();
+            self.evaluate_strays();
+        }
         for &topic in delta.topics.iter().chain(&delta.removed_topics) {
             self.evaluate(topic);
         }
@@ -74,10 +76,12 @@ impl LeaderTask {
         let Some(present) = image.topic(topic) else {
             let gone: Vec<_> = self.led.keys().filter(|key| key.topic == topic).copied().collect();
             gone.into_iter().for_each(|key| self.give_up(key));
+            self.strays.retain(|key, _| key.topic != topic);
             return;
         };
         for (&partition, state) in &present.partitions {
             let key = PartitionKey { topic, partition };
+            self.evaluate_stray(present, partition, state);
             let leads = self.was_current && state.leader == Some(self.config.seat);
             if leads && self.mirrors.contains_key(&topic) {
                 self.lead(key, state);

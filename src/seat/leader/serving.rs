@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::answers::{self, Limits, NOT_LEADER, NOT_NOW, Piece};
 use super::handle::{FollowerAnswer, FollowerRequest, PartitionAnswer, Question, QuestionAnswer};
 use super::sessions::{Asked, SessionError, SessionId};
+use super::strays;
 use super::task::LeaderTask;
 use crate::image::Image;
 use crate::mirror::partition::FollowerFetch;
@@ -68,7 +69,9 @@ impl LeaderTask {
     }
 
     fn note_fetch(&mut self, key: PartitionKey, fetch: FollowerFetch, now: Duration) {
-        let Some(led) = self.led.get_mut(&key) else { return };
+        let Some(led) = self.led.get_mut(&key) else {
+            return self.note_stray_fetch(key, fetch, now);
+        };
         let before = (led.leadership.high_watermark(), led.leadership.history().is_some());
         match led.on_fetch(now, fetch) {
             Ok(()) => {
@@ -132,9 +135,10 @@ impl LeaderTask {
         for _ in 0..session.ready_count() {
             let Some((key, asked)) = session.next_ready() else { break };
             let fetch = fetch_of(broker, parked.broker_epoch, &asked);
-            let piece = match self.led.get_mut(&key) {
-                Some(led) => answers::piece(led, fetch, &asked, key, limits),
-                None => Piece::Answer(answers::refused(
+            let piece = match (self.led.get_mut(&key), self.strays.get_mut(&key)) {
+                (Some(led), _) => answers::piece(led, fetch, &asked, key, limits),
+                (None, Some(stray)) => strays::piece(stray, fetch, &asked, key, limits.is_full),
+                (None, None) => Piece::Answer(answers::refused(
                     key,
                     not_led(&self.image, self.config.seat, key),
                 )),

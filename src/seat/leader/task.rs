@@ -15,6 +15,7 @@ use super::report::{LeaderReport, report};
 use super::roles::Birth;
 use super::serving::Parked;
 use super::sessions::{SessionId, Sessions};
+use super::strays::Strays;
 use crate::image::{Delta, Image};
 use crate::mirror::decision::Decision;
 use crate::mirror::event::Event;
@@ -85,6 +86,7 @@ pub struct LeaderTask {
     pub(super) was_current: bool,
     pub(super) mirrors: HashMap<TopicId, Arc<MirrorTopic>>,
     pub(super) led: HashMap<PartitionKey, Led>,
+    pub(super) strays: Strays,
     pub(super) adopted: HashMap<PartitionKey, Adoption>,
     /// On failed partitions that we do not lead.
     pub(super) decisions: HashMap<PartitionKey, Decision>,
@@ -120,6 +122,7 @@ impl LeaderTask {
             was_current: false,
             mirrors: HashMap::new(),
             led: HashMap::new(),
+            strays: Strays::new(),
             adopted: HashMap::new(),
             decisions: HashMap::new(),
             sources: HashMap::new(),
@@ -319,6 +322,7 @@ impl LeaderTask {
     }
 
     fn on_isr_outcome(&mut self, outcome: &IsrOutcome) {
+        self.on_stray_isr_outcome(outcome);
         let Some(led) = self.led.get_mut(&outcome.key) else { return };
         let is_current = led.leadership.assignment().leader_epoch == outcome.leader_epoch;
         match outcome.result {
@@ -363,6 +367,8 @@ impl LeaderTask {
             for key in session.keys() {
                 if let Some(led) = self.led.get_mut(&key) {
                     led.leadership.on_alive(session.asked_at, session.broker);
+                } else if let Some(stray) = self.strays.get_mut(&key) {
+                    stray.on_alive(session.asked_at, session.broker);
                 }
             }
         }
@@ -383,6 +389,7 @@ impl LeaderTask {
         let lag_time = self.config.lag_time;
         let image = Arc::clone(&self.image);
         let mut requests = Vec::new();
+        self.stray_isr_changes(&mut requests);
         for (&key, led) in &mut self.led {
             let candidate = |id| crate::seat::isr::candidate(&image, id);
             if let Some(proposal) = led.leadership.propose_isr(now, lag_time, candidate) {

@@ -1,0 +1,126 @@
+//! Where nothing can be cordoned (before `metadata.version` 30) the controller places everybody's
+//! topics on the seat: they have to work all the same, and the seat gets rid of them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::support::cluster::Cluster;
+use crate::support::compare::wait_identical;
+use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
+use crate::support::java::{Consume, Produce};
+use crate::support::judge::NewTopic;
+use crate::support::workspace::Workspace;
+use crate::support::{ClusterSpec, eventually, scenario};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const MIRROR: &str = "orders";
+const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
+#[test]
+fn topics_of_others_find_no_place_on_the_seat_before_cordons() {
+    scenario("placement", |workspace| story("3.9.1", workspace));
+}
+
+/// The whole story on one release.
+pub fn story(version: &str, workspace: &Workspace) -> Result<()> {
+    let source = ClusterSpec::new("source").start_in(workspace)?;
+    let destination = ClusterSpec::new("destination").version(version).brokers(3);
+    let destination = destination.start_in(workspace)?;
+    source.create_topic(&NewTopic::new(MIRROR, 2))?;
+    let mut daemon = DaemonSpec::new(&source, &destination, &[MIRROR])
+        .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+    daemon.wait_ready()?;
+    internal_topics_were_made_first(&destination)?;
+    new_topics_work_and_leave_the_seat(&destination, &daemon)?;
+    Produce::to(&source.bootstrap(), MIRROR).count(100).run(source.dist())?;
+    wait_identical(&source, &destination, MIRROR, MIRROR, DEADLINE)?;
+
+    daemon.kill()?;
+    let placed = create_many(&destination, "while-away")?;
+    ensure!(placed > 0, "nothing was placed on a dead seat: nothing is shown by this");
+    daemon.start_again()?;
+    daemon.wait_ready()?;
+    wait_no_strays(&destination)?;
+    wait_identical(&source, &destination, MIRROR, MIRROR, DEADLINE)
+}
+
+fn internal_topics_were_made_first(destination: &Cluster) -> Result<()> {
+    let mut judge = destination.any_judge()?;
+    for topic in INTERNAL {
+        for (partition, found) in judge.topic(topic)?.partitions {
+            ensure!(!found.replicas.contains(&SEAT), "{topic}-{partition}: {found:?}");
+        }
+    }
+    Ok(())
+}
+
+fn new_topics_work_and_leave_the_seat(destination: &Cluster, daemon: &Daemon) -> Result<()> {
+    create_many(destination, "own")?;
+    let (dist, to) = (destination.dist(), destination.bootstrap());
+    // First use of groups and transactions, on topics that the seat may have had a part in.
+    let produced =
+        Produce::to(&to, "own-0").count(20).option("transactions", "commit").run(dist)?;
+    ensure!(produced.iter().all(|one| one.offset.is_some()), "{produced:?}");
+    for topic in ["own-single", "own-pair"] {
+        let produced = Produce::to(&to, topic).count(20).run(dist)?;
+        ensure!(produced.iter().all(|one| one.offset.is_some()), "{topic}: {produced:?}");
+    }
+    let consume = Consume::from(&to, &["own-0", "own-single"]).option("group", "first");
+    let read = consume.option("isolation", "read_committed").run(dist)?;
+    ensure!(read.len() == 40, "{} of 40 records", read.len());
+    wait_no_strays(destination)?;
+    let moved = daemon.metric("lockstep_seat_strays_moved_total", &[])?;
+    ensure!(moved >= 10.0, "{moved} strays were moved");
+    eventually(DEADLINE, "the report without strays", || {
+        let seat = daemon.json("/v1/seat")?;
+        ensure!(seat["strays"].as_array().is_some_and(Vec::is_empty), "{seat}");
+        ensure!(seat["partitions_led"] == 2 && seat["cordoned"] == false, "{seat}");
+        Ok(())
+    })?;
+    let log = daemon.log_text()?;
+    let text = "moving a stray: a replica of a topic that is no mirror was placed on our seat";
+    ensure!(log.contains(text), "no stray was told of");
+    Ok(())
+}
+
+/// Fifty topics of three replicas, and some of one and of two; how many partitions the seat was given
+/// a part in, as the first look finds it.
+fn create_many(destination: &Cluster, name: &str) -> Result<usize> {
+    let mut judge = destination.any_judge()?;
+    for number in 0..50 {
+        judge.create_topic(&NewTopic::new(&format!("{name}-{number}"), 1))?;
+    }
+    // A topic of one replica is placed on live brokers only.
+    judge.create_topic(&NewTopic::new(&format!("{name}-single"), 8).replicas(1))?;
+    judge.create_topic(&NewTopic::new(&format!("{name}-pair"), 8).replicas(2))?;
+    let found = judge.metadata(None)?.topics;
+    let others =
+        found.iter().filter(|topic| topic.name.as_ref().is_some_and(|n| n.0.starts_with(name)));
+    let partitions = others.flat_map(|topic| &topic.partitions);
+    Ok(partitions.filter(|p| p.replica_nodes.iter().any(|id| id.0 == SEAT)).count())
+}
+
+/// Waits until the seat holds mirrors only and everything has the replicas that it asked for.
+fn wait_no_strays(destination: &Cluster) -> Result<()> {
+    eventually(DEADLINE, "no strays on the seat", || {
+        let found = destination.any_judge()?.metadata(None)?.topics;
+        for topic in found {
+            let name = topic.name.context("a name")?.0;
+            let wanted = match name.as_str() {
+                MIRROR => continue,
+                single if single.ends_with("-single") => 1,
+                pair if pair.ends_with("-pair") => 2,
+                _ => 3,
+            };
+            for partition in topic.partitions {
+                let (id, replicas) = (partition.partition_index, &partition.replica_nodes);
+                let is_right = replicas.iter().all(|id| id.0 != SEAT)
+                    && replicas.len() == wanted
+                    && partition.isr_nodes.len() == wanted;
+                ensure!(is_right, "{name}-{id}: {partition:?}");
+            }
+        }
+        Ok(())
+    })
+}
