@@ -146,7 +146,8 @@ impl Daemon {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(forget_events(events_seen));
-        let shared = start_leader(config, &destination, &seen, deltas_seen, events, &mut tasks);
+        let shared =
+            start_leader(config, &destination, &seen, deltas_seen, events.clone(), &mut tasks);
         let (listeners, drained) =
             start_gateway(config, &destination, &seen, &shared.leader, listeners);
         let links = start_links(config, &destination, &seen, &shared, stop, &mut tasks)?;
@@ -156,6 +157,7 @@ impl Daemon {
             image: seen.image.clone(),
             destination: destination.cluster.clone(),
             leader: shared.leader.clone(),
+            events,
             report: strays,
         };
         tasks.spawn(stray_task.run());

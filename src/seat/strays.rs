@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::error::SeatError;
 use super::leader::LeaderHandle;
 use super::reassign::{Reassignment, reassign};
 use crate::client::Cluster;
 use crate::image::Image;
+use crate::mirror::event::{Event, EventKind};
 use crate::mirror::report::{StrayReport, StrayState};
 use crate::mirror::strays::{Known, Next, Stray, find};
+use crate::tail::events::Events;
 use crate::types::{BrokerId, PartitionKey, TopicId, TopicName};
 
 /// Between looks where the image does not change.
@@ -37,6 +38,8 @@ pub struct StrayTask {
     pub destination: Cluster,
     /// Knows which topics links took for their mirrors.
     pub leader: LeaderHandle,
+    /// Told of each that was moved.
+    pub events: Events,
     /// Told of what is there.
     pub report: watch::Sender<Arc<Vec<StrayReport>>>,
 }
@@ -44,7 +47,8 @@ pub struct StrayTask {
 impl StrayTask {
     /// Runs for ever.
     pub async fn run(mut self) {
-        let mut mover = Mover::new(self.seats.clone(), self.destination.clone());
+        let mut mover =
+            Mover::new(self.seats.clone(), self.destination.clone(), self.events.clone());
         loop {
             let image = self.image.borrow_and_update().clone();
             let mirrors = self.leader.mirrors().await.iter().map(|mirror| mirror.id).collect();
@@ -84,6 +88,7 @@ fn report(stray: &Stray) -> StrayReport {
 pub struct Mover {
     seats: BTreeSet<BrokerId>,
     destination: Cluster,
+    events: Events,
     under_way: BTreeMap<PartitionKey, Asked>,
     /// How many replicas partitions had before a move to fewer.
     owed: BTreeMap<PartitionKey, usize>,
@@ -101,10 +106,11 @@ struct Asked {
 
 impl Mover {
     /// Nothing was asked for yet.
-    pub fn new(seats: BTreeSet<BrokerId>, destination: Cluster) -> Self {
+    pub fn new(seats: BTreeSet<BrokerId>, destination: Cluster, events: Events) -> Self {
         Self {
             seats,
             destination,
+            events,
             under_way: BTreeMap::new(),
             owed: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -129,18 +135,14 @@ impl Mover {
                         "stray replica cannot be moved off the seat now; trying on"
                     );
                 }),
-                Err(error) => self.on_failure(&due, &error),
+                // Asked for again after a while: a broker that does not answer is not pressed.
+                Err(error) => tracing::warn!(
+                    %error, partitions = due.len(),
+                    "stray replicas cannot be moved off the seat now; trying on"
+                ),
             }
         }
         strays
-    }
-
-    /// Nothing was taken: the next look asks again.
-    fn on_failure(&mut self, due: &[Reassignment], error: &SeatError) {
-        tracing::warn!(
-            %error, partitions = due.len(),
-            "stray replicas cannot be moved off the seat now; trying on"
-        );
     }
 
     fn due(&mut self, stray: &Stray, now: Instant) -> Option<Reassignment> {
@@ -205,10 +207,13 @@ impl Mover {
             let Some(now) = image.partition(*key) else { return false };
             let is_off = now.replicas.iter().all(|id| !seats.contains(id));
             if is_off && !is_stray(key) {
-                tracing::info!(
-                    topic = %asked.topic, partition = key.partition, replicas = ?now.replicas,
-                    "stray moved off our seat"
+                let replicas: Vec<_> = now.replicas.iter().map(|id| id.0).collect();
+                let text = format!(
+                    "a replica of this topic, which is no mirror, had been placed on our seat; its \
+                     replicas are {replicas:?} now"
                 );
+                let event = Event::new(EventKind::StrayMoved, text);
+                self.events.send(event.topic(&asked.topic).partition(key.partition));
                 metrics::counter!("lockstep_seat_strays_moved_total").increment(1);
             }
             is_stray(key)

@@ -131,7 +131,7 @@ pub(super) fn piece(
         Verdict::NotYet | Verdict::EpochAhead => {
             return Piece::Answer(answers::refused(key, NOT_NOW));
         }
-        Verdict::Refuse(_) | Verdict::Jump | Verdict::Refill => {
+        Verdict::Refuse(_) | Verdict::Jump | Verdict::Refill | Verdict::Fill | Verdict::Cut(_) => {
             return Piece::Answer(answers::refused(key, answers::NOT_LEADER));
         }
     }
@@ -140,6 +140,5 @@ pub(super) fn piece(
     if !is_news && !is_full {
         return Piece::Nothing;
     }
-    let records = Vec::new();
-    Piece::Answer(PartitionAnswer { key, error: 0, high_watermark, log_start, records })
+    Piece::Answer(PartitionAnswer { high_watermark, log_start, ..answers::refused(key, 0) })
 }
