@@ -3,7 +3,6 @@
 mod destination;
 mod report;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -288,10 +287,8 @@ fn start_leader(
     let (arrivals, arrived) = crate::tail::exchange();
     let (isr_requests, isr_requested) = mpsc::unbounded_channel();
     let (isr_outcomes, isr_done) = mpsc::unbounded_channel();
-    let seats = BTreeSet::from([seat]);
     let leader_config = LeaderConfig {
         seat,
-        seats: seats.clone(),
         lag_time: destination.facts.lag_time,
         memory_bytes: config.daemon.memory_bytes,
     };
@@ -334,7 +331,6 @@ fn start_leader(
     tasks.spawn(isr.run());
     let bump = EpochBumpTask {
         seat,
-        seats,
         image: seen.image.clone(),
         destination: destination.cluster.clone(),
         requests: bumps_wanted,

@@ -26,9 +26,10 @@ pub struct NoBackend {
     reason: String,
 }
 
-/// Whether a broker serves clients at this listener, and is not ourselves.
-pub fn is_live(broker: &BrokerImage, listener: &str, ours: BrokerId) -> bool {
+/// Whether a real broker serves clients at this listener. Not another seat: it would only relay too.
+pub fn is_live(image: &Image, broker: &BrokerImage, listener: &str, ours: BrokerId) -> bool {
     broker.id != ours
+        && !image.is_seat(broker.id)
         && !broker.is_fenced
         && !broker.in_controlled_shutdown
         && broker.listeners.contains_key(listener)
@@ -36,7 +37,7 @@ pub fn is_live(broker: &BrokerImage, listener: &str, ours: BrokerId) -> bool {
 
 /// The listener of this name as any real broker has it; listeners of one name are alike.
 pub fn listener_of(image: &Image, name: &str, ours: BrokerId) -> Option<Listener> {
-    let mut others = image.brokers().filter(|broker| broker.id != ours);
+    let mut others = image.brokers().filter(|b| b.id != ours && !image.is_seat(b.id));
     others.find_map(|broker| broker.listeners.get(name)).cloned()
 }
 
@@ -62,7 +63,7 @@ fn candidates(context: &Context, listener: &str, connection: u64) -> Vec<(Broker
     let image = context.image.borrow();
     let mut live: Vec<_> = image
         .brokers()
-        .filter(|broker| is_live(broker, listener, context.broker_id))
+        .filter(|broker| is_live(&image, broker, listener, context.broker_id))
         .filter_map(|broker| Some((broker.id, broker.listeners.get(listener)?.clone())))
         .collect();
     if !live.is_empty() {

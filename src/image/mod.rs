@@ -10,6 +10,7 @@ mod layouts;
 mod reader;
 mod records;
 mod replay;
+mod seats;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub use self::delta::Delta;
 pub use self::error::{ImageError, Malformed, Misfit, Retry};
 pub use self::replay::Replay;
+pub use self::seats::seat_directory;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionKey, TopicId, TopicName, Uuid};
 
 /// Name of the feature whose level decides which protocol versions the cluster's brokers use.
@@ -33,6 +35,8 @@ type ConfigEntries = BTreeMap<String, String>;
 /// changes, and topics are shared one by one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
+    /// Whose metadata it is; `None` where nobody said.
+    cluster_id: Option<Arc<str>>,
     topics: Arc<HashMap<TopicId, Arc<TopicImage>>>,
     /// Always names a topic of `topics`.
     topic_ids: Arc<HashMap<TopicName, TopicId>>,
@@ -45,6 +49,11 @@ pub struct Image {
 }
 
 impl Image {
+    /// A cluster of which nothing is known but its id.
+    pub fn of_cluster(cluster_id: &str) -> Self {
+        Self { cluster_id: Some(Arc::from(cluster_id)), ..Self::default() }
+    }
+
     /// The registration of a broker, fenced or not.
     pub fn broker(&self, id: BrokerId) -> Option<&BrokerImage> {
         self.brokers.get(&id)

@@ -26,11 +26,18 @@ impl Replay {
         Self::default()
     }
 
+    /// The same, of a cluster with this id: the image can tell seats from other brokers.
+    pub fn of_cluster(cluster_id: &str) -> Self {
+        let image = Image::of_cluster(cluster_id);
+        Self { taken: Arc::new(image.clone()), image, ..Self::default() }
+    }
+
     /// Starts over: the records of a snapshot follow. The next delta still compares with what was
     /// last taken, so call [`Self::take`] only after the snapshot's last record: before it, what
     /// is yet to come seems to have vanished.
     pub fn begin_snapshot(&mut self) {
-        self.image = Image::default();
+        let cluster_id = self.image.cluster_id.clone();
+        self.image = Image { cluster_id, ..Image::default() };
         self.before_transaction = None;
     }
 

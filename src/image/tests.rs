@@ -4,6 +4,7 @@ mod deltas;
 mod encoder;
 mod garbage;
 mod real_log;
+mod seats;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -33,8 +33,6 @@ use topics::{TopicTask, TopicTaskConfig};
 
 /// Between looks at the source's topics.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
-/// Several daemons on one destination come later.
-const SEATS: usize = 1;
 
 /// What a link needs of the others.
 #[derive(Clone, Debug)]
@@ -183,6 +181,5 @@ fn topic_task_config(
         configs_interval: config.configs_interval,
         expected_cluster_id: config.source.cluster_id.clone(),
         seat: parts.seat,
-        seats: SEATS,
     })
 }

@@ -11,6 +11,7 @@ pub mod partition;
 pub mod placement;
 pub mod report;
 pub mod revival;
+pub mod seats;
 pub mod strays;
 pub mod topic;
 pub mod topic_configs;

@@ -89,6 +89,8 @@ pub enum Verdict {
     Fill,
     /// Its log parts from ours: `diverging_epoch`, so that it cuts what is not ours.
     Cut(OffsetAndEpoch),
+    /// Another seat, which carries nothing: no records.
+    Seat,
 }
 
 /// Why a follower is refused.
@@ -107,6 +109,8 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Leadership {
     seats: BTreeSet<BrokerId>,
+    /// Other seats that are ready to lead after us in this epoch, and under which registration.
+    ready_seats: BTreeMap<BrokerId, BrokerEpoch>,
     assignment: Assignment,
     /// Asked for and not yet seen in the metadata log.
     pending: Option<Pending>,
@@ -142,6 +146,7 @@ impl Leadership {
         };
         let mut leadership = Self {
             seats,
+            ready_seats: BTreeMap::new(),
             assignment,
             pending: None,
             followers: BTreeMap::new(),
@@ -155,6 +160,12 @@ impl Leadership {
         };
         leadership.track_followers(now);
         leadership
+    }
+
+    /// Which replicas are seats; said before the assignment that has them.
+    pub fn on_seats(&mut self, seats: BTreeSet<BrokerId>) {
+        self.ready_seats.retain(|id, _| seats.contains(id));
+        self.seats = seats;
     }
 
     /// The metadata log changed the partition within the same leader epoch.
@@ -195,6 +206,13 @@ impl Leadership {
 
     /// A follower fetched: notes how far it is, where that can be believed.
     pub fn on_fetch(&mut self, now: Duration, fetch: FollowerFetch) -> Result<(), HistoryError> {
+        if self.seats.contains(&fetch.broker) {
+            // It carries nothing: its fetch says that it could lead after us from here on.
+            if fetch.current_leader_epoch == self.assignment.leader_epoch {
+                self.ready_seats.insert(fetch.broker, fetch.broker_epoch);
+            }
+            return Ok(());
+        }
         let is_of_this_epoch = fetch.current_leader_epoch == self.assignment.leader_epoch
             || fetch.current_leader_epoch == LeaderEpoch::UNKNOWN;
         if !is_of_this_epoch || (self.is_open && !self.fits(fetch)) {
@@ -213,7 +231,8 @@ impl Leadership {
     /// What may be said to a follower; `in_memory_from` is the first offset in memory.
     pub fn verdict(&mut self, fetch: FollowerFetch, in_memory_from: Offset) -> Verdict {
         let epoch = self.assignment.leader_epoch;
-        if !self.followers.contains_key(&fetch.broker) {
+        let is_seat = self.is_seat(fetch.broker);
+        if !is_seat && !self.followers.contains_key(&fetch.broker) {
             return Verdict::Refuse(Refusal::NotAReplica);
         }
         if fetch.current_leader_epoch > epoch {
@@ -227,6 +246,9 @@ impl Leadership {
         else {
             return Verdict::NotYet;
         };
+        if is_seat {
+            return Verdict::Seat;
+        }
         if fetch.offset == Offset::ZERO && fetch.offset < log_start {
             return if self.allow_jump(fetch.broker) { Verdict::Jump } else { Verdict::NotYet };
         }
@@ -430,6 +452,11 @@ impl Leadership {
     pub fn silent_replicas(&self, now: Duration) -> impl Iterator<Item = (BrokerId, Duration)> {
         let out = self.followers.iter().filter(|(id, _)| !self.assignment.in_sync.contains(id));
         out.map(move |(&id, follower)| (id, now.saturating_sub(follower.heard_at())))
+    }
+
+    /// Whether another seat asks: it cuts nothing by what it is told.
+    pub fn is_seat(&self, broker: BrokerId) -> bool {
+        self.seats.contains(&broker) && self.assignment.replicas.contains(&broker)
     }
 
     /// In-sync replicas that have disks.

@@ -1,10 +1,11 @@
-//! Which real brokers hold a new mirror partition: `[seat, real brokers...]`. The seat stands first,
-//! so that the controller prefers it as leader; the order of the others says who leads without it.
+//! Which real brokers hold a new mirror partition: `[seats..., real brokers...]`. The seats stand first,
+//! so that the controller prefers them as leaders; the order of the others says who leads without them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::seats;
 use crate::image::{BrokerImage, Image, TopicImage};
-use crate::types::BrokerId;
+use crate::types::{BrokerId, TopicName};
 
 /// Fewer brokers can take replicas than a partition is to have. It passes when one comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +20,10 @@ pub struct TooFewBrokers {
 /// Real brokers that can take replicas, and what they hold; grows with each placement.
 #[derive(Clone, Debug)]
 pub struct Placement {
-    seat: BrokerId,
+    /// Those that lead new partitions.
+    live_seats: BTreeSet<BrokerId>,
+    /// All of them.
+    seats: BTreeSet<BrokerId>,
     brokers: Vec<Candidate>,
 }
 
@@ -39,9 +43,12 @@ struct Load {
 }
 
 impl Placement {
-    /// What the image says of the real brokers.
-    pub fn new(image: &Image, seat: BrokerId) -> Self {
-        let loads = loads(image.topics().map(AsRef::as_ref), seat);
+    /// What the image says of the brokers. A seat that is down now joins later.
+    pub fn new(image: &Image, ours: BrokerId) -> Self {
+        let mut seats = image.seats();
+        seats.insert(ours);
+        let live_seats = image.live_seats().chain([ours]).collect();
+        let loads = loads(image.topics().map(AsRef::as_ref), &seats);
         let candidate = |broker: &BrokerImage| Candidate {
             id: broker.id,
             rack: broker.rack.clone(),
@@ -49,19 +56,21 @@ impl Placement {
         };
         let brokers = image
             .brokers()
-            .filter(|broker| broker.id != seat && is_usable(broker))
+            .filter(|broker| !seats.contains(&broker.id) && is_usable(broker))
             .map(candidate)
             .collect();
-        Self { seat, brokers }
+        Self { live_seats, seats, brokers }
     }
 
-    /// Replicas for `count` partitions: of a new topic, or more of an `existing` one.
+    /// Replicas for `count` partitions: of a new topic, or more of an `existing` one. The seats take
+    /// turns in standing first.
     ///
     /// A topic is spread evenly over all brokers first, since its own partitions are what is busy
     /// together; among equals those brokers come first that hold least. A broker that has just joined
     /// therefore does not get whole topics.
     pub fn place(
         &mut self,
+        name: &TopicName,
         count: usize,
         real_replicas: usize,
         existing: Option<&TopicImage>,
@@ -69,19 +78,27 @@ impl Placement {
         if self.brokers.len() < real_replicas || real_replicas == 0 {
             return Err(TooFewBrokers { wanted: real_replicas, usable: self.brokers.len() });
         }
-        let mut topic = loads(existing, self.seat);
-        Ok((0..count).map(|_| self.place_one(real_replicas, &mut topic)).collect())
+        let mut topic = loads(existing, &self.seats);
+        let present = existing.map_or(0, |existing| existing.partitions.len());
+        let partitions = (present..present + count).map(|partition| {
+            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+            let seats = seats::order(&self.live_seats, name, partition);
+            self.place_one(seats, real_replicas, &mut topic)
+        });
+        Ok(partitions.collect())
     }
 
     fn place_one(
         &mut self,
+        seats: Vec<BrokerId>,
         real_replicas: usize,
         topic: &mut BTreeMap<BrokerId, Load>,
     ) -> Vec<BrokerId> {
-        let mut replicas = vec![self.seat];
+        let enough = seats.len() + real_replicas;
+        let mut replicas = seats;
         let mut racks: BTreeMap<Option<String>, usize> = BTreeMap::new();
-        while replicas.len() <= real_replicas {
-            let is_first = replicas.len() == 1;
+        while replicas.len() < enough {
+            let is_first = replicas.len() + real_replicas == enough;
             let best =
                 self.brokers.iter_mut().filter(|broker| !replicas.contains(&broker.id)).min_by_key(
                     |broker| {
@@ -109,8 +126,7 @@ impl Placement {
     }
 }
 
-/// Alive, staying, and with a log directory that takes replicas. A cordoned broker may well be
-/// another daemon's seat.
+/// Alive, staying, and with a log directory that takes replicas.
 pub(super) fn is_usable(broker: &BrokerImage) -> bool {
     let cordoned: BTreeSet<_> = broker.cordoned_log_dirs.iter().collect();
     let has_room =
@@ -120,11 +136,11 @@ pub(super) fn is_usable(broker: &BrokerImage) -> bool {
 
 fn loads<'a>(
     topics: impl IntoIterator<Item = &'a TopicImage>,
-    seat: BrokerId,
+    seats: &BTreeSet<BrokerId>,
 ) -> BTreeMap<BrokerId, Load> {
     let mut loads: BTreeMap<BrokerId, Load> = BTreeMap::new();
     for partition in topics.into_iter().flat_map(|t| t.partitions.values()) {
-        let real = partition.replicas.iter().filter(|id| **id != seat);
+        let real = partition.replicas.iter().filter(|id| !seats.contains(id));
         for (position, id) in real.enumerate() {
             let load = loads.entry(*id).or_default();
             load.replicas += 1;

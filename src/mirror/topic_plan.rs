@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::filter::TopicFilter;
 use super::placement::Placement;
+use super::seats::{self, Reassignment};
 use super::topic_configs::{
     self, Adjustment, ConfigRules, Configs, SourceConfigs, is_locked, min_insync_replicas,
     mirror_configs,
@@ -40,10 +41,8 @@ pub struct TopicRules {
     pub filter: TopicFilter,
     /// Comes before the source's name in the mirror's.
     pub rename_prefix: String,
-    /// Our seat.
+    /// Our seat; the others are known from the image.
     pub seat: BrokerId,
-    /// How many seats lead mirrors there, ours included.
-    pub seats: usize,
 }
 
 /// What the destination tells of itself besides its image.
@@ -97,6 +96,13 @@ pub enum Action {
         set: Configs,
         /// To be deleted.
         delete: BTreeSet<String>,
+    },
+    /// Give partitions of a mirror the seats that there are. No data moves.
+    Reassign {
+        /// Its name.
+        name: TopicName,
+        /// Replicas by partition.
+        partitions: Reassignment,
     },
     /// A config had to differ from the source's.
     Adjust {
@@ -178,7 +184,7 @@ impl TopicRules {
     /// What a topic lacks to be a mirror of ours.
     fn foreign(&self, image: &Image, topic: &TopicImage) -> Option<ForeignTopic> {
         for (&partition, state) in &topic.partitions {
-            if state.replicas.first() != Some(&self.seat) {
+            if !image.is_seat_at(state, 0) && state.replicas.first() != Some(&self.seat) {
                 return Some(ForeignTopic::SeatNotFirst { partition });
             }
         }
@@ -237,6 +243,7 @@ impl<'a> Planner<'a> {
             return self.refuse(name, &source.name, refusal);
         }
         self.add_partitions(topic, source);
+        self.follow_seats(topic);
         self.follow_configs(topic, source);
     }
 
@@ -272,8 +279,10 @@ impl<'a> Planner<'a> {
             return;
         };
         let mut configs = self.mirror_configs(name, source_configs, defaults);
-        let elr_is_on = self.image.feature(ELR_FEATURE).unwrap_or(0) >= 1;
-        configs.extend([min_insync_replicas(elr_is_on, self.rules.seats, real_replicas)]);
+        let elr_is_on = self.elr_is_on();
+        // Those that the first partition was given.
+        let seats = partitions.first().map_or(1, |first| first.len().saturating_sub(real_replicas));
+        configs.extend([min_insync_replicas(elr_is_on, seats, real_replicas)]);
         self.actions.push(Action::Create {
             name: name.clone(),
             source: source.name.clone(),
@@ -286,8 +295,7 @@ impl<'a> Planner<'a> {
     fn add_partitions(&mut self, mirror: &TopicImage, source: &SourceTopic) {
         let present = mirror.partitions.len();
         let missing = source.partitions.saturating_sub(present);
-        let first = mirror.partitions.values().next();
-        let real_replicas = first.map_or(0, |first| first.replicas.len().saturating_sub(1));
+        let real_replicas = self.real_replicas(mirror);
         let name = &mirror.name;
         if let Some(partitions) =
             self.place(name, &source.name, missing, real_replicas, Some(mirror))
@@ -306,11 +314,49 @@ impl<'a> Planner<'a> {
         };
         let wanted = self.mirror_configs(&mirror.name, source_configs, defaults);
         let current = self.image.topic_config(&mirror.name);
-        let (set, delete) = topic_configs::changes(current.unwrap_or(&Configs::new()), &wanted);
+        let (mut set, delete) = topic_configs::changes(current.unwrap_or(&Configs::new()), &wanted);
+        set.extend(self.majority(mirror));
         if !set.is_empty() || !delete.is_empty() {
             let name = mirror.name.clone();
             self.actions.push(Action::AlterConfigs { name, set, delete });
         }
+    }
+
+    /// Seats come and go; only those that a mirror has, and none else, may lead it.
+    fn follow_seats(&mut self, mirror: &TopicImage) {
+        let partitions = seats::joining(self.image, mirror);
+        if !partitions.is_empty() {
+            self.actions.push(Action::Reassign { name: mirror.name.clone(), partitions });
+        }
+    }
+
+    /// `min.insync.replicas` of a mirror where it does not fit the seats any more. Any write of it
+    /// clears the eligible leader replicas: it waits until there are none.
+    fn majority(&self, mirror: &TopicImage) -> Option<(String, String)> {
+        let is_in_use = mirror.partitions.values().any(|partition| {
+            !partition.eligible_leaders.is_empty()
+                || !partition.last_known_eligible_leaders.is_empty()
+        });
+        if !self.elr_is_on() || is_in_use {
+            return None;
+        }
+        let first = mirror.partitions.values().next()?;
+        let seats = seats::wanted(self.image, first).len().max(1);
+        let (key, value) = min_insync_replicas(true, seats, self.real_replicas(mirror));
+        let current = self.image.topic_config(&mirror.name)?.get(&key);
+        (current != Some(&value)).then_some((key, value))
+    }
+
+    fn elr_is_on(&self) -> bool {
+        self.image.feature(ELR_FEATURE).unwrap_or(0) >= 1
+    }
+
+    /// How many replicas with disks a mirror's partitions have.
+    fn real_replicas(&self, mirror: &TopicImage) -> usize {
+        let Some(first) = mirror.partitions.values().next() else { return 0 };
+        let mut seats = self.image.seats_of(first);
+        seats.insert(self.rules.seat);
+        first.replicas.iter().filter(|id| !seats.contains(id)).count()
     }
 
     fn mirror_configs(
@@ -343,7 +389,7 @@ impl<'a> Planner<'a> {
         }
         let placement =
             self.placement.get_or_insert_with(|| Placement::new(self.image, self.rules.seat));
-        match placement.place(count, real_replicas, existing) {
+        match placement.place(name, count, real_replicas, existing) {
             Ok(partitions) => Some(partitions),
             Err(error) => {
                 self.refuse(name, source, Refusal::TooFewBrokers(error));

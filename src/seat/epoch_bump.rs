@@ -72,8 +72,6 @@ impl EpochBumps {
 pub struct EpochBumpTask {
     /// Our broker id.
     pub seat: BrokerId,
-    /// All seats, ours included.
-    pub seats: BTreeSet<BrokerId>,
     /// The destination.
     pub image: watch::Receiver<Arc<Image>>,
     /// Its real brokers.
@@ -136,13 +134,14 @@ impl EpochBumpTask {
     /// Mirrors that a step which was interrupted left with a real broker in front.
     fn repair(&self, active: &mut BTreeMap<PartitionKey, Active>) {
         let image = self.image.borrow().clone();
+        let seats = seats(&image, self.seat);
         for topic in image.topics() {
             for (&partition, state) in &topic.partitions {
                 let key = PartitionKey { topic: topic.id, partition };
                 if active.len() >= AT_ONCE || active.contains_key(&key) {
                     continue;
                 }
-                let repair = EpochBump::repair(state, self.seat, &self.seats, &image);
+                let repair = EpochBump::repair(state, self.seat, &seats, &image);
                 let Some(bump) = repair else { continue };
                 // Somebody unlocked it: it is promoted by hand, or about to be.
                 if !topic_configs::is_locked(image.topic_config(&topic.name)) {
@@ -159,12 +158,13 @@ impl EpochBumpTask {
 
     async fn step(&mut self, active: &mut BTreeMap<PartitionKey, Active>) -> Result<(), SeatError> {
         let image = self.image.borrow_and_update().clone();
+        let seats = seats(&image, self.seat);
         let now = Instant::now();
         let mut reassign = Vec::new();
         let mut elect = Vec::new();
         active.retain(|key, one| {
             let Some(partition) = image.partition(*key) else { return false };
-            match one.due(partition, &self.seats, &image, now) {
+            match one.due(partition, &seats, &image, now) {
                 Due::Nothing => {}
                 Due::End => return false,
                 Due::Reassign(replicas) => reassign.push((*key, one.topic.clone(), replicas)),
@@ -222,6 +222,13 @@ impl EpochBumpTask {
         }
         Ok(())
     }
+}
+
+/// All seats, ours included.
+fn seats(image: &Image, ours: BrokerId) -> BTreeSet<BrokerId> {
+    let mut seats = image.seats();
+    seats.insert(ours);
+    seats
 }
 
 enum Due {

@@ -79,8 +79,8 @@ impl MetadataLog {
         Self {
             controller: controllers.connection(),
             controllers,
+            replay: Replay::of_cluster(&cluster_id),
             cluster_id,
-            replay: Replay::new(),
             position: Offset::ZERO,
             last_epoch: 0,
             leader_epoch: 0,

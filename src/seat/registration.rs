@@ -10,7 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::controllers::ControllerConnection;
 use super::error::SeatError;
 use crate::client::Endpoint;
-use crate::image::Image;
+use crate::image::{Image, seat_directory};
 use crate::types::{BrokerEpoch, BrokerId, Uuid};
 
 /// The least `metadata.version` under which a seat works: 3.7-IV4.
@@ -68,8 +68,7 @@ pub struct AdvertisedListener {
 impl Identity {
     /// The directory id of a seat: derived, so that nothing has to be stored.
     pub fn directory_of(cluster_id: &str, id: BrokerId) -> Uuid {
-        let name = format!("lockstep/{cluster_id}/{id}");
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+        seat_directory(cluster_id, id)
     }
 
     /// Checks what the destination says before we join: its release is known, our id is ours, no

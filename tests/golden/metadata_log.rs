@@ -2,15 +2,23 @@
 
 use std::sync::Arc;
 
-use lockstep::image::{Image, Replay};
-use lockstep::types::{Offset, Uuid};
+use lockstep::image::{Image, Replay, seat_directory};
+use lockstep::types::{BrokerId, Offset, Uuid};
+
+const CLUSTER: &str = "golden";
 
 /// A metadata log that is being written, and the image of it.
-#[derive(Default)]
 pub struct MetadataLog {
     replay: Replay,
     next_offset: i64,
     image: Arc<Image>,
+}
+
+impl Default for MetadataLog {
+    fn default() -> Self {
+        let replay = Replay::of_cluster(CLUSTER);
+        Self { replay, next_offset: 0, image: Arc::new(Image::of_cluster(CLUSTER)) }
+    }
 }
 
 impl MetadataLog {
@@ -21,7 +29,15 @@ impl MetadataLog {
 
     /// `RegisterBroker` v4.
     pub fn register_broker(&mut self, id: i32, rack: Option<&str>, state: BrokerState) {
-        let dir = Uuid::from_u128(0xd00 + id as u128);
+        self.register(id, rack, Uuid::from_u128(0xd00 + id as u128), state);
+    }
+
+    /// The same of a seat.
+    pub fn register_seat(&mut self, id: i32, state: BrokerState) {
+        self.register(id, None, seat_directory(CLUSTER, BrokerId(id)), state);
+    }
+
+    fn register(&mut self, id: i32, rack: Option<&str>, dir: Uuid, state: BrokerState) {
         let listeners = array(&[]);
         let features = array(&[]);
         let mut record = record(0, 4);

@@ -5,6 +5,7 @@
 //! image partition_epoch=N [replicas=..] [isr=..]   the metadata log changed the partition
 //! started OFFSET                  the source said where a fresh copy begins
 //! append END                      batches up to END are in memory
+//! seats 9001,9002                which replicas are seats
 //! source-start OFFSET             the source's log start
 //! fetch BROKER OFFSET [epoch=N] [last=N] [memory=OFFSET] [registration=N]
 //! time SECONDS                    time passes
@@ -62,6 +63,10 @@ fn act(state: &mut State, verb: &str, words: &[&str]) -> String {
         }
         "started" => leadership.on_started(offset(words[1])).unwrap(),
         "append" => leadership.on_append(offset(words[1])),
+        "seats" => {
+            let seats = words[1].split(',').map(|id| BrokerId(id.parse().unwrap()));
+            leadership.on_seats(seats.collect());
+        }
         "source-start" => leadership.on_source_log_start(offset(words[1])),
         "alive" => leadership.on_alive(now, BrokerId(words[1].parse().unwrap())),
         "refused" => leadership.on_isr_refused(leadership.assignment().partition_epoch),

@@ -1,7 +1,7 @@
 //! Plays `topic_plan*.txt`: a destination, source topics and rules in, the plan out.
 //!
 //! ```text
-//! broker ID [rack=RACK] [fenced|stopping|cordoned]
+//! broker ID [rack=RACK] [seat] [fenced|stopping|cordoned]
 //! feature NAME LEVEL
 //! topic NAME REPLICAS...          a destination topic; REPLICAS as 9001,1,2 for each partition
 //! locked-topic NAME REPLICAS...   the same with the lock set
@@ -9,7 +9,7 @@
 //! delete NAME                     a destination topic
 //! source NAME id=ID partitions=N [KEY=VALUE]... [default:KEY=VALUE]... [unreadable]
 //! no-source NAME
-//! rules [include=PATTERN]... [exclude=PATTERN]... [prefix=TEXT] [seats=N]
+//! rules [include=PATTERN]... [exclude=PATTERN]... [prefix=TEXT]
 //! defaults replication_factor=N | defaults none
 //! plan                            the plan; mirrors bound by it stay pinned to their source ids
 //! apply                           the same, and the destination does as it is told
@@ -115,7 +115,11 @@ impl State {
             Some(&"cordoned") => BrokerState::Cordoned,
             _ => BrokerState::Unfenced,
         };
-        self.log.register_broker(id.parse().unwrap(), rack, state);
+        let id = id.parse().unwrap();
+        if options.contains(&"seat") {
+            return self.log.register_seat(id, state);
+        }
+        self.log.register_broker(id, rack, state);
     }
 
     fn topic(&mut self, name: &str, partitions: &[&str], configs: &[(&str, &str)]) {
@@ -169,6 +173,13 @@ impl State {
                     self.log.topic_config(name.as_str(), key, None);
                 }
             }
+            Action::Reassign { name, partitions } => {
+                let id = self.log.image().topic_named(name).unwrap().id.0;
+                for (number, ids) in partitions {
+                    let replicas: Vec<_> = ids.iter().map(|id| id.0).collect();
+                    self.log.partition(id, *number, &replicas);
+                }
+            }
             Action::Wait { .. }
             | Action::Adjust { .. }
             | Action::Bind(_)
@@ -210,7 +221,6 @@ fn rules(options: &[&str]) -> TopicRules {
         filter: TopicFilter::new(&all("include="), &all("exclude=")).unwrap(),
         rename_prefix: all("prefix=").pop().unwrap_or_default(),
         seat: SEAT,
-        seats: all("seats=").pop().map_or(1, |seats| seats.parse().unwrap()),
     }
 }
 
@@ -239,6 +249,10 @@ fn describe(action: &Action) -> String {
                 writeln!(text, "  delete {key}").unwrap();
             }
             text
+        }
+        Action::Reassign { name, partitions } => {
+            let lines = partitions.iter().map(|(at, ids)| format!("  {at}: {}\n", replicas(ids)));
+            format!("reassign {name}\n{}", lines.collect::<String>())
         }
         Action::Adjust { name, adjustment } => format!("adjust {name}: {adjustment}\n"),
         Action::Bind(binding) => bound(binding),

@@ -235,7 +235,7 @@ fn preferred_replica(led: &Led, rack: &str, asker: &Asker<'_>) -> Option<BrokerI
         .in_sync
         .iter()
         .filter_map(|&id| image.broker(id))
-        .filter(|broker| backend::is_live(broker, asker.listener, asker.context.broker_id))
+        .filter(|broker| backend::is_live(&image, broker, asker.listener, asker.context.broker_id))
         .collect();
     let in_rack = |broker: &&&_| {
         let broker: &crate::image::BrokerImage = broker;

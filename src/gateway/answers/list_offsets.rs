@@ -176,9 +176,9 @@ fn replica_to_ask(led: &Led, asker: &Asker<'_>) -> Option<BrokerId> {
     }
     let image = asker.context.image.borrow();
     let mut live = in_sync.iter().copied().filter(|&id| {
-        image
-            .broker(id)
-            .is_some_and(|broker| backend::is_live(broker, asker.listener, asker.context.broker_id))
+        image.broker(id).is_some_and(|broker| {
+            backend::is_live(&image, broker, asker.listener, asker.context.broker_id)
+        })
     });
     live.next()
 }

@@ -1,9 +1,12 @@
 //! Carries a plan out at the destination: any real broker takes the requests and forwards them to the
 //! controller. Decides nothing but how much goes into one request.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use kafka_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
@@ -14,17 +17,23 @@ use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use kafka_protocol::messages::{
-    self, CreatePartitionsRequest, CreateTopicsRequest, IncrementalAlterConfigsRequest,
+    self, AlterPartitionReassignmentsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    IncrementalAlterConfigsRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 
 use super::error::{Answered, TopicError};
 use crate::client::Cluster;
+use crate::mirror::seats::Reassignment;
 use crate::mirror::topic_plan::Action;
 use crate::types::{BrokerId, TopicName};
 
 /// Metadata records that one user operation may make; the controller refuses more.
 const RECORDS_PER_REQUEST: usize = 10_000;
+
+/// Partitions that change their replicas in one request: each needs a change of its in-sync replicas
+/// before it is complete, so that they had better come in turns.
+const REASSIGNED_PER_REQUEST: usize = 1_000;
 
 /// How long the controller may take.
 const TIMEOUT_MS: i32 = 20_000;
@@ -129,6 +138,38 @@ impl Destination {
         }
         for chunk in chunks(actions.iter().filter_map(alteration)) {
             outcomes.extend(self.alter_configs(chunk).await?);
+        }
+        let reassigned = actions.iter().filter_map(|action| match action {
+            Action::Reassign { name, partitions } => Some((name.clone(), partitions.clone())),
+            _ => None,
+        });
+        self.reassign(reassigned.collect(), outcomes).await
+    }
+
+    /// Gives partitions other replicas.
+    pub(super) async fn reassign(
+        &self,
+        topics: Vec<(TopicName, Reassignment)>,
+        outcomes: &mut Vec<(TopicName, Outcome)>,
+    ) -> Result<(), TopicError> {
+        let all: Vec<_> = topics
+            .into_iter()
+            .flat_map(|(name, partitions)| {
+                partitions
+                    .into_iter()
+                    .map(move |(number, replicas)| (name.clone(), number, replicas))
+            })
+            .collect();
+        for chunk in all.chunks(REASSIGNED_PER_REQUEST) {
+            let response = self.cluster.any().await?.request(&reassignment(chunk)).await?;
+            let throttle = response.throttle_time_ms;
+            for topic in &response.responses {
+                for result in &topic.partitions {
+                    let message = result.error_message.as_ref();
+                    let outcome = Outcome::of(result.error_code, message, throttle);
+                    outcomes.push((TopicName::from(topic.name.as_str()), outcome));
+                }
+            }
         }
         Ok(())
     }
@@ -258,6 +299,26 @@ fn alteration(action: &Action) -> Option<(usize, AlterConfigsResource)> {
         .with_resource_name(StrBytes::from_string(name.to_string()))
         .with_configs(configs);
     Some((records, resource))
+}
+
+fn reassignment(
+    partitions: &[(TopicName, i32, Vec<BrokerId>)],
+) -> AlterPartitionReassignmentsRequest {
+    let mut topics: BTreeMap<&TopicName, Vec<ReassignablePartition>> = BTreeMap::new();
+    for (name, number, replicas) in partitions {
+        let partition = ReassignablePartition::default()
+            .with_partition_index(*number)
+            .with_replicas(Some(broker_ids(replicas)));
+        topics.entry(name).or_default().push(partition);
+    }
+    let topics = topics.into_iter().map(|(name, partitions)| {
+        ReassignableTopic::default()
+            .with_name(kafka_name(name.as_str()))
+            .with_partitions(partitions)
+    });
+    AlterPartitionReassignmentsRequest::default()
+        .with_timeout_ms(TIMEOUT_MS)
+        .with_topics(topics.collect())
 }
 
 fn create_request(topics: Vec<CreatableTopic>, validate_only: bool) -> CreateTopicsRequest {

@@ -176,9 +176,10 @@ pub(super) fn of_round(
                 };
                 (name, source, state, Some((refusal.reason(), refusal.to_string())))
             }
-            Action::AddPartitions { .. } | Action::AlterConfigs { .. } | Action::Adjust { .. } => {
-                continue;
-            }
+            Action::AddPartitions { .. }
+            | Action::AlterConfigs { .. }
+            | Action::Reassign { .. }
+            | Action::Adjust { .. } => continue,
         };
         let (reason, detail) = trouble.unzip();
         let status = TopicStatus {

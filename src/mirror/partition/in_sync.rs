@@ -108,6 +108,12 @@ impl Leadership {
         lag_time: Duration,
         candidate: Option<Candidate>,
     ) -> bool {
+        if self.seats.contains(&id) {
+            // A seat needs no data; what it needs to know it has when it fetches in this epoch.
+            return candidate.is_some_and(|candidate| {
+                candidate.is_eligible && self.ready_seats.get(&id) == Some(&candidate.epoch)
+            });
+        }
         let (Some(candidate), Some(follower)) = (candidate, self.followers.get(&id)) else {
             return false;
         };

@@ -1,13 +1,13 @@
 //! What a follower is told of each partition, within its limits, and whether there is anything to
 //! tell it yet.
 
+use bytes::Bytes;
+
 use super::handle::{About, PartitionAnswer, Question, QuestionAnswer};
 use super::led::Led;
 use super::refill::RefillRequest;
 use super::sessions::Asked;
 use crate::mirror::lineage::EpochHistory;
-use bytes::Bytes;
-
 use crate::mirror::partition::{FollowerFetch, Refusal, Verdict};
 use crate::tail::buffer::{Buffer, Slice};
 use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, PartitionKey};
@@ -89,6 +89,7 @@ pub fn piece(
             Piece::Answer(PartitionAnswer { diverging: Some(end), ..refused(key, 0) })
         }
         Verdict::NotYet => not_now(key, limits),
+        Verdict::Seat => serve(led, None, fetch, asked, key, limits),
         Verdict::EpochAhead => Piece::Answer(refused(key, NOT_NOW)),
         // A mere difference of epochs heals with the follower's next metadata.
         Verdict::Refuse(Refusal::OtherEpoch | Refusal::NotAReplica) => {
@@ -186,6 +187,20 @@ fn serve(
     Piece::Answer(PartitionAnswer { key, error: 0, high_watermark, log_start, diverging, records })
 }
 
+/// Another seat that gets ready to lead after us. Its end is what all in-sync replicas have: what
+/// only lies in our memory it could not serve.
+fn answer_seat(led: &Led, history: &EpochHistory, about: About) -> QuestionAnswer {
+    let epoch = led.leadership.assignment().leader_epoch;
+    let offset = match about {
+        About::End => led.leadership.high_watermark().ok_or(NOT_NOW)?,
+        About::Start => led.leadership.log_start().ok_or(NOT_NOW)?,
+        About::Epoch(asked) => {
+            return history.end_of(asked, led.leadership.log_end()).ok_or(NOT_NOW);
+        }
+    };
+    Ok(OffsetAndEpoch { offset, epoch })
+}
+
 /// The answer to ListOffsets or OffsetForLeaderEpoch. Followers cut their logs by it, so it is
 /// given only where it cannot cut anything: ends and starts to a follower that is empty and was
 /// told to jump, epochs where the whole history is known.
@@ -197,6 +212,9 @@ pub fn answer(led: &Led, broker: BrokerId, question: &Question) -> QuestionAnswe
         return Err(if question.current_leader_epoch > epoch { NOT_NOW } else { NOT_LEADER });
     }
     let history = led.leadership.history().ok_or(NOT_NOW)?;
+    if led.leadership.is_seat(broker) {
+        return answer_seat(led, history, question.about);
+    }
     let may_jump = led.leadership.may_jump(broker);
     match question.about {
         About::End if may_jump => Ok(OffsetAndEpoch { offset: led.leadership.log_end(), epoch }),

@@ -106,10 +106,13 @@ impl LeaderTask {
             replicas: state.replicas.clone(),
             in_sync: state.in_sync.clone(),
         };
+        let mut seats = self.image.seats_of(state);
+        seats.insert(self.config.seat);
         if let Some(led) = self.led.get_mut(&key)
             && led.leadership.assignment().leader_epoch == state.leader_epoch
         {
             let before = led.leadership.high_watermark();
+            led.leadership.on_seats(seats);
             match led.leadership.on_assignment(assignment, now) {
                 Ok(()) => {
                     if before != led.leadership.high_watermark() {
@@ -122,7 +125,6 @@ impl LeaderTask {
             return;
         }
         let Some(mirror) = self.mirrors.get(&key.topic).cloned() else { return };
-        let seats = self.config.seats.clone();
         let is_new = self.birth.is_new(key, state).then(EpochHistory::default);
         let adoption = self.adopted.remove(&key).filter(|a| a.leader_epoch < state.leader_epoch);
         let (next, empty) = match self.led.remove(&key) {

@@ -1,7 +1,7 @@
 //! The task that owns all mirror partitions: takes inputs in, then answers the followers that have
 //! something new to hear.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +36,6 @@ const INPUTS_AT_ONCE: usize = 64;
 pub struct LeaderConfig {
     /// Our broker id.
     pub seat: BrokerId,
-    /// All seats, ours included.
-    pub seats: BTreeSet<BrokerId>,
     /// `replica.lag.time.max.ms` of the destination.
     pub lag_time: Duration,
     /// Record bytes in memory at most, over all partitions.
