@@ -382,6 +382,7 @@ fn start_links(
             led: shared.led.clone(),
             bumps: shared.bumps.clone(),
             destination: destination.cluster.clone(),
+            inter_broker_listener: destination.facts.inter_broker_listener.clone(),
             replication_factor: destination.facts.replication_factor,
             arrivals: shared.arrivals.clone(),
             budget: shared.budget.clone(),

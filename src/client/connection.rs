@@ -56,6 +56,25 @@ impl Connection {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Connects as a follower does: what comes first is its own request, in versions that both sides
+    /// are known to have. By that the leader tells it from a client.
+    pub async fn connect_as_follower(
+        endpoint: &Endpoint,
+        config: &ClientConfig,
+    ) -> Result<Self, ClientError> {
+        let transport = Transport::connect(endpoint, config)
+            .await
+            .map_err(|fault| ClientError::Connect { endpoint: endpoint.clone(), fault })?;
+        let inner = Inner {
+            endpoint: endpoint.clone(),
+            pipeline: Pipeline::start(transport, config.max_frame_bytes),
+            versions: PeerVersions::of_followers(),
+            client_id: StrBytes::from_string(config.client_id.clone()),
+            request_timeout: config.request_timeout,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
     /// The highest version of this request that both sides know.
     pub fn version<R: Request>(&self) -> Option<i16> {
         self.inner.versions.common::<R>()

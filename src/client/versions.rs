@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Buf;
+use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest};
 use kafka_protocol::protocol::{Request, VersionRange};
 
 /// More api keys than this no broker has; Kafka 4.3 has fewer than 100.
@@ -17,6 +18,16 @@ const RESPONSE_HEADER_BYTES: usize = 4;
 pub(super) struct PeerVersions(BTreeMap<i16, VersionRange>);
 
 impl PeerVersions {
+    /// What every leader understands of its followers from Kafka 3.7 on.
+    pub(super) fn of_followers() -> Self {
+        let one = |version| VersionRange { min: version, max: version };
+        Self(BTreeMap::from([
+            (FetchRequest::KEY, one(16)),
+            (ListOffsetsRequest::KEY, one(7)),
+            (OffsetForLeaderEpochRequest::KEY, one(4)),
+        ]))
+    }
+
     /// The highest version that both sides know.
     pub(super) fn common<R: Request>(&self) -> Option<i16> {
         let common = self.range(R::KEY)?.intersect(&R::VERSIONS);

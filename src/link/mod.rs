@@ -21,6 +21,7 @@ use crate::mirror::filter::{FilterError, TopicFilter};
 use crate::mirror::report::LinkReport;
 use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::leader::{LeaderHandle, LeaderReport};
+use crate::seat::peers::Peers;
 use crate::source::{Source, SourceConfig};
 use crate::tail::budget::MemoryBudget;
 use crate::tail::events::Events;
@@ -51,6 +52,8 @@ pub struct LinkParts {
     pub bumps: EpochBumps,
     /// The destination's real brokers.
     pub destination: Cluster,
+    /// The listener at which the destination's brokers replicate.
+    pub inter_broker_listener: String,
     /// `default.replication.factor` of the destination.
     pub replication_factor: usize,
     /// Where batches go.
@@ -127,6 +130,7 @@ impl Link {
             image: parts.image,
             leader: parts.leader,
             destination: parts.destination,
+            peers: Peers::new(parts.inter_broker_listener, parts.client),
             source,
             failures,
             events: parts.events,

@@ -1,5 +1,6 @@
-//! The way back to leadership: learns the logs of mirror partitions that real brokers lead, checks
-//! that they still are a copy of the source, joins the in-sync replicas and asks to be elected.
+//! The way back to leadership: learns the logs of mirror partitions that others lead, checks that they
+//! still are a copy of the source, joins the in-sync replicas, and asks to be elected where our seat
+//! stands first. Where another seat stands first we only get ready to lead after it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::mirror::topic_configs;
 use crate::seat::error::SeatError;
 use crate::seat::follow::{self, Followed, FollowerIdentity};
 use crate::seat::leader::{Adoption, LeaderHandle, MirrorTopic};
+use crate::seat::peers::Peers;
 use crate::tail::Trouble;
 use crate::tail::events::Events;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, LinkName, PartitionKey, TopicPartition};
@@ -39,6 +41,8 @@ pub struct Rejoin {
     pub leader: LeaderHandle,
     /// The destination's real brokers.
     pub destination: Cluster,
+    /// The destination's other seats.
+    pub peers: Peers,
     /// The source's brokers.
     pub source: Cluster,
     /// Told why partitions are kept from being led.
@@ -47,11 +51,15 @@ pub struct Rejoin {
     pub events: Events,
 }
 
-/// A partition that a real broker leads and we should.
+/// A partition that another broker leads and we should, or may have to.
 #[derive(Clone, Debug)]
 struct Away {
     followed: Followed,
     leader: BrokerId,
+    /// Whether the leader is another seat. What it leads it has checked itself.
+    is_led_by_seat: bool,
+    /// Whether it is ours to lead.
+    is_preferred: bool,
     is_in_sync: bool,
     mirror: Arc<MirrorTopic>,
 }
@@ -90,7 +98,7 @@ impl Rejoin {
             .partition(|away| away.is_in_sync && adopted.contains_key(&away.followed.key));
         for (leader, group) in by_leader(&unknown) {
             for group in group.chunks(AT_ONCE) {
-                match self.adopt(leader, group, identity).await {
+                match self.adopt(&image, leader, group, identity).await {
                     Ok(good) => adopted.extend(good.iter().map(|a| (a.key, a.leader_epoch))),
                     // Others need not wait for it.
                     Err(error) => tracing::info!(
@@ -111,7 +119,7 @@ impl Rejoin {
         may_join.then_some(FollowerIdentity { seat: self.seat, epoch })
     }
 
-    /// Mirror partitions of this link that are ours to lead and that a real broker leads.
+    /// Mirror partitions of this link that have our seat and that another broker leads.
     async fn away(&self, image: &Image) -> Vec<Away> {
         let mirrors = self.leader.mirrors().await;
         let mine = mirrors.into_iter().filter(|mirror| mirror.link == self.link);
@@ -124,7 +132,7 @@ impl Rejoin {
             }
             for (&partition, state) in &topic.partitions {
                 let key = PartitionKey { topic: mirror.id, partition };
-                away.extend(self.away_partition(key, state, &mirror));
+                away.extend(self.away_partition(image, key, state, &mirror));
             }
         }
         away
@@ -132,19 +140,22 @@ impl Rejoin {
 
     fn away_partition(
         &self,
+        image: &Image,
         key: PartitionKey,
         state: &PartitionImage,
         mirror: &Arc<MirrorTopic>,
     ) -> Option<Away> {
         let leader = state.leader.filter(|&leader| leader != self.seat)?;
-        // Another seat may stand first: then that one leads, as long as it lives.
-        (state.replicas.first() == Some(&self.seat)).then(|| Away {
+        state.replicas.contains(&self.seat).then(|| Away {
             followed: Followed {
                 key,
                 topic: mirror.name.clone(),
                 leader_epoch: state.leader_epoch,
             },
             leader,
+            is_led_by_seat: image.is_seat(leader),
+            // Another seat that stands first leads as long as it lives.
+            is_preferred: state.replicas.first() == Some(&self.seat),
             is_in_sync: state.in_sync.contains(&self.seat),
             mirror: Arc::clone(mirror),
         })
@@ -152,18 +163,28 @@ impl Rejoin {
 
     /// Learns, checks, tells the leader task, and only then joins the in-sync replicas.
     async fn adopt(
-        &self,
+        &mut self,
+        image: &Image,
         leader: BrokerId,
         group: &[Away],
         identity: FollowerIdentity,
     ) -> Result<Vec<Adoption>, SeatError> {
-        let connection = self.destination.broker(leader).await?;
+        let connection = if image.is_seat(leader) {
+            self.peers.seat(image, leader).await?
+        } else {
+            self.destination.broker(leader).await?
+        };
         let asked: Vec<_> = group.iter().map(|away| away.followed.clone()).collect();
         let learned = follow::learn(&connection, self.seat, &asked).await?;
         let mut known = Vec::new();
         for (away, learned) in group.iter().zip(learned) {
             match learned {
                 Ok(adoption) => known.push((away, adoption)),
+                // Another seat that has just begun to lead does not know everything yet.
+                Err(code) if away.is_led_by_seat => tracing::debug!(
+                    topic = %away.followed.topic, partition = away.followed.key.partition,
+                    broker = %leader, error_code = code, "log of the copy not known yet"
+                ),
                 Err(code) => tracing::info!(
                     link = %self.link, topic = %away.followed.topic,
                     partition = away.followed.key.partition, broker = %leader, error_code = code,
@@ -171,9 +192,11 @@ impl Rejoin {
                 ),
             }
         }
+        let (vouched, known): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|(away, _)| away.is_led_by_seat);
+        let mut good: Vec<_> = vouched.into_iter().map(|(_, adoption)| adoption).collect();
         let copies: Vec<_> = known.iter().map(|(away, adoption)| copy_of(away, adoption)).collect();
         let evidence = tail_check::check(&self.destination, &self.source, &copies).await;
-        let mut good = Vec::new();
         for ((away, adoption), evidence) in known.into_iter().zip(evidence) {
             if self.accept(away, &adoption, evidence) {
                 good.push(adoption);
@@ -246,7 +269,7 @@ impl Rejoin {
 
     /// Asks for the election of what is known and in sync.
     async fn elect(&self, known: &[Away]) -> Result<(), SeatError> {
-        let ready = known.iter().filter(|away| away.is_in_sync);
+        let ready = known.iter().filter(|away| away.is_in_sync && away.is_preferred);
         let ready: Vec<_> = ready.map(|away| away.followed.clone()).collect();
         for group in ready.chunks(AT_ONCE) {
             follow::elect(&self.destination.any().await?, group).await?;

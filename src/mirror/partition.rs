@@ -317,8 +317,19 @@ impl Leadership {
         let Some(longest) = ends.into_iter().max().or(self.high_watermark) else {
             return Ok(());
         };
+        self.begin_at(longest)
+    }
+
+    /// Begins the epoch after the longest log known. Where nobody has anything it is as if nobody had
+    /// led before: copying begins where the link says.
+    fn begin_at(&mut self, longest: Offset) -> Result<(), HistoryError> {
         self.log_end = self.log_end.max(longest);
-        self.open(self.log_end)
+        if self.log_end > Offset::ZERO || self.high_watermark.is_some() {
+            return self.open(self.log_end);
+        }
+        self.is_fresh = true;
+        self.log_start = None;
+        Ok(())
     }
 
     fn open(&mut self, start: Offset) -> Result<(), HistoryError> {
@@ -355,9 +366,10 @@ impl Leadership {
         if self.is_open || self.is_fresh {
             return Ok(());
         }
-        self.high_watermark.get_or_insert(offset);
-        self.log_end = self.log_end.max(offset);
-        self.open(self.log_end)
+        if offset > Offset::ZERO {
+            self.high_watermark.get_or_insert(offset);
+        }
+        self.begin_at(offset)
     }
 
     /// How far any real replica is: being in sync is measured against it, not against what has

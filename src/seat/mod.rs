@@ -11,6 +11,7 @@ pub mod internal_topics;
 pub mod isr;
 pub mod leader;
 pub mod metadata;
+pub mod peers;
 mod questions;
 pub mod reassign;
 pub mod registration;

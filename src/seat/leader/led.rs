@@ -81,10 +81,6 @@ impl Led {
         assignment: Assignment,
         now: Duration,
     ) -> Self {
-        if adoption.log_end == Offset::ZERO {
-            // Others led it and nothing was copied yet: it begins where the link says.
-            return Self::fresh(adoption.key, adoption.history, mirror, seats, assignment, now);
-        }
         let beginning = Beginning::Continued {
             history: adoption.history,
             log_end: adoption.log_end,

@@ -126,7 +126,12 @@ impl LeaderTask {
         }
         let Some(mirror) = self.mirrors.get(&key.topic).cloned() else { return };
         let is_new = self.birth.is_new(key, state).then(EpochHistory::default);
-        let adoption = self.adopted.remove(&key).filter(|a| a.leader_epoch < state.leader_epoch);
+        // With another seat there somebody may have copied in an epoch that we have not heard of.
+        let may_miss_one = seats.len() < 2;
+        let adoption = self.adopted.remove(&key).filter(|a| {
+            let missed = state.leader_epoch.0.saturating_sub(a.leader_epoch.0);
+            missed == 1 || (missed > 1 && may_miss_one)
+        });
         let (next, empty) = match self.led.remove(&key) {
             Some(led) => led.into_next_epoch(seats.clone(), assignment.clone(), now),
             None => (None, is_new),
