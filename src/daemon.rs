@@ -152,7 +152,7 @@ impl Daemon {
         let links = start_links(config, &destination, &seen, &shared, stop, &mut tasks)?;
         let (strays, strays_seen) = watch::channel(Arc::default());
         let stray_task = StrayTask {
-            seats: BTreeSet::from([config.daemon.broker_id]),
+            seat: config.daemon.broker_id,
             image: seen.image.clone(),
             destination: destination.cluster.clone(),
             leader: shared.leader.clone(),

@@ -24,6 +24,13 @@ impl Image {
         seats.map(|broker| broker.id).collect()
     }
 
+    /// All registered seats, and ours where it is not registered yet.
+    pub fn seats_with(&self, ours: BrokerId) -> BTreeSet<BrokerId> {
+        let mut seats = self.seats();
+        seats.insert(ours);
+        seats
+    }
+
     /// The seats that may lead now, in the order of their ids.
     pub fn live_seats(&self) -> impl Iterator<Item = BrokerId> {
         let live = self.brokers().filter(|b| !b.is_fenced && !b.in_controlled_shutdown);

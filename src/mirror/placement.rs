@@ -45,8 +45,7 @@ struct Load {
 impl Placement {
     /// What the image says of the brokers. A seat that is down now joins later.
     pub fn new(image: &Image, ours: BrokerId) -> Self {
-        let mut seats = image.seats();
-        seats.insert(ours);
+        let seats = image.seats_with(ours);
         let live_seats = image.live_seats().chain([ours]).collect();
         let loads = loads(image.topics().map(AsRef::as_ref), &seats);
         let candidate = |broker: &BrokerImage| Candidate {

@@ -134,7 +134,7 @@ impl EpochBumpTask {
     /// Mirrors that a step which was interrupted left with a real broker in front.
     fn repair(&self, active: &mut BTreeMap<PartitionKey, Active>) {
         let image = self.image.borrow().clone();
-        let seats = seats(&image, self.seat);
+        let seats = image.seats_with(self.seat);
         for topic in image.topics() {
             for (&partition, state) in &topic.partitions {
                 let key = PartitionKey { topic: topic.id, partition };
@@ -158,7 +158,7 @@ impl EpochBumpTask {
 
     async fn step(&mut self, active: &mut BTreeMap<PartitionKey, Active>) -> Result<(), SeatError> {
         let image = self.image.borrow_and_update().clone();
-        let seats = seats(&image, self.seat);
+        let seats = image.seats_with(self.seat);
         let now = Instant::now();
         let mut reassign = Vec::new();
         let mut elect = Vec::new();
@@ -222,13 +222,6 @@ impl EpochBumpTask {
         }
         Ok(())
     }
-}
-
-/// All seats, ours included.
-fn seats(image: &Image, ours: BrokerId) -> BTreeSet<BrokerId> {
-    let mut seats = image.seats();
-    seats.insert(ours);
-    seats
 }
 
 enum Due {

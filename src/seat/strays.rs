@@ -30,8 +30,8 @@ const LATE: Duration = Duration::from_secs(10);
 /// Keeps the destination free of strays.
 #[derive(Debug)]
 pub struct StrayTask {
-    /// All seats.
-    pub seats: BTreeSet<BrokerId>,
+    /// Our broker id.
+    pub seat: BrokerId,
     /// The destination.
     pub image: watch::Receiver<Arc<Image>>,
     /// Its real brokers.
@@ -47,8 +47,7 @@ pub struct StrayTask {
 impl StrayTask {
     /// Runs for ever.
     pub async fn run(mut self) {
-        let mut mover =
-            Mover::new(self.seats.clone(), self.destination.clone(), self.events.clone());
+        let mut mover = Mover::new(self.seat, self.destination.clone(), self.events.clone());
         loop {
             let image = self.image.borrow_and_update().clone();
             let mirrors = self.leader.mirrors().await.iter().map(|mirror| mirror.id).collect();
@@ -86,6 +85,8 @@ fn report(stray: &Stray) -> StrayReport {
 /// What was asked for and what is still owed.
 #[derive(Debug)]
 pub struct Mover {
+    seat: BrokerId,
+    /// All seats, by the last image.
     seats: BTreeSet<BrokerId>,
     destination: Cluster,
     events: Events,
@@ -106,9 +107,10 @@ struct Asked {
 
 impl Mover {
     /// Nothing was asked for yet.
-    pub fn new(seats: BTreeSet<BrokerId>, destination: Cluster, events: Events) -> Self {
+    pub fn new(seat: BrokerId, destination: Cluster, events: Events) -> Self {
         Self {
-            seats,
+            seat,
+            seats: BTreeSet::from([seat]),
             destination,
             events,
             under_way: BTreeMap::new(),
@@ -122,6 +124,7 @@ impl Mover {
         let now = Instant::now();
         let late = self.under_way.iter().filter(|(_, asked)| now - asked.first_at >= LATE);
         let late = late.map(|(&key, _)| key).collect();
+        self.seats = image.seats_with(self.seat);
         let known = Known { seats: &self.seats, mirrors, late: &late, owed: &self.owed };
         let strays = find(image, known);
         self.forget_done(image, &strays);

@@ -29,10 +29,10 @@ impl LeaderTask {
         state: &PartitionImage,
     ) {
         let key = PartitionKey { topic: topic.id, partition };
-        let seats = &self.config.seats;
+        let seats = self.image.seats_with(self.config.seat);
         let leads = self.was_current
             && !self.mirrors.contains_key(&topic.id)
-            && is_provably_empty(state, self.config.seat, seats)
+            && is_provably_empty(state, self.config.seat, &seats)
             && !is_mirror(&self.image, topic);
         if !leads {
             if self.strays.remove(&key).is_some() {
@@ -56,7 +56,7 @@ impl LeaderTask {
             return;
         }
         let beginning = Beginning::Fresh { history: EpochHistory::default() };
-        let mut leadership = Leadership::begin(seats.clone(), assignment, beginning, now);
+        let mut leadership = Leadership::begin(seats, assignment, beginning, now);
         if leadership.on_started(Offset::ZERO).is_ok() {
             tracing::warn!(
                 topic = %topic.name, partition, leader_epoch = %state.leader_epoch,
@@ -125,7 +125,7 @@ pub(super) fn piece(
     is_full: bool,
 ) -> Piece {
     match leadership.verdict(fetch, Offset::ZERO) {
-        Verdict::Serve => {}
+        Verdict::Serve | Verdict::Seat => {}
         Verdict::NotYet if !is_full => return Piece::Nothing,
         // Anything but an empty replica at offset 0 contradicts that it is empty: not our business.
         Verdict::NotYet | Verdict::EpochAhead => {
