@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::destination::{DestinationParts, client_config};
 use self::report::ReportTask;
 use crate::admin::{Admin, Metrics};
+use crate::client::{ClientConfig, Dialer};
 use crate::config::Config;
 use crate::gateway::{self, ListenerName};
 use crate::image::{Delta, Image};
@@ -55,7 +57,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (reports, reported) = watch::channel(Arc::<ClusterReport>::default());
     let served = CancellationToken::new();
     let serving = tokio::spawn(admin.serve(reported, metrics, served.clone()));
-    let outcome = run_seat(&config, reports, stop).await;
+    let outcome = run_seat(&config, Surroundings::default(), reports, stop).await;
     served.cancel();
     let _ended = serving.await;
     outcome
@@ -63,11 +65,35 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 async fn run_seat(
     config: &Config,
+    world: Surroundings,
     reports: watch::Sender<Arc<ClusterReport>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Some(destination) = DestinationParts::find(config, &stop).await? else { return Ok(()) };
-    Daemon::start(config, destination, reports, &stop).await?.run_until(stop).await
+    let client = client_config(config, world.dialer);
+    let found = DestinationParts::find(config, &client, &stop).await?;
+    let Some(destination) = found else { return Ok(()) };
+    let daemon = Daemon::start(config, &client, destination, world.followers, reports, &stop);
+    daemon.await?.run_until(stop).await
+}
+
+/// What the daemon meets instead of the network: nothing, but in the simulation.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// The way to brokers, instead of TCP.
+    pub dialer: Option<Dialer>,
+    /// Connections of followers, instead of listeners.
+    pub followers: Option<mpsc::UnboundedReceiver<DuplexStream>>,
+}
+
+/// Runs the daemon without signals, HTTP and sockets, for the simulation: until it is stopped, or
+/// dropped, which is a crash.
+pub async fn simulate(
+    config: &Config,
+    world: Surroundings,
+    reports: watch::Sender<Arc<ClusterReport>>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    run_seat(config, world, reports, stop).await
 }
 
 fn stop_at_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
@@ -104,12 +130,14 @@ struct Daemon {
 impl Daemon {
     async fn start(
         config: &Config,
+        client: &ClientConfig,
         destination: DestinationParts,
+        followers: Option<mpsc::UnboundedReceiver<DuplexStream>>,
         reports: watch::Sender<Arc<ClusterReport>>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let identity = identity(config, &destination.facts);
-        let listeners = bind_all(config).await?;
+        let listeners = if followers.is_some() { Vec::new() } else { bind_all(config).await? };
         let (image, image_seen) = watch::channel(Arc::<Image>::default());
         let (applied, applied_seen) = watch::channel(Offset(-1));
         let (read_at, read_at_seen) = watch::channel(None);
@@ -149,7 +177,11 @@ impl Daemon {
             start_leader(config, &destination, &seen, deltas_seen, events.clone(), &mut tasks);
         let (listeners, drained) =
             start_gateway(config, &destination, &seen, &shared.leader, listeners);
-        let links = start_links(config, &destination, &seen, &shared, stop, &mut tasks)?;
+        if let Some(followers) = followers {
+            let replicas = Replicas::new(shared.leader.clone(), seen.image.clone());
+            tasks.spawn(serve_followers(replicas, followers));
+        }
+        let links = start_links(config, client, &destination, &seen, &shared, stop, &mut tasks)?;
         let (strays, strays_seen) = watch::channel(Arc::default());
         let stray_task = StrayTask {
             seat: config.daemon.broker_id,
@@ -364,8 +396,24 @@ fn start_gateway(
     (tasks, stop)
 }
 
+/// Serves followers that come without a listener.
+async fn serve_followers(replicas: Replicas, mut followers: mpsc::UnboundedReceiver<DuplexStream>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = followers.recv() => {
+                let replicas = replicas.clone();
+                let Some(stream) = stream else { return };
+                connections.spawn(async move { replicas.serve_all(stream).await });
+            }
+            Some(_ended) = connections.join_next() => {}
+        }
+    }
+}
+
 fn start_links(
     config: &Config,
+    client: &ClientConfig,
     destination: &DestinationParts,
     seen: &Seen,
     shared: &Shared,
@@ -386,7 +434,7 @@ fn start_links(
             replication_factor: destination.facts.replication_factor,
             arrivals: shared.arrivals.clone(),
             budget: shared.budget.clone(),
-            client: client_config(config),
+            client: client.clone(),
             events: shared.events.clone(),
         };
         let (link, report) =

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Backoff, ClientConfig, Cluster};
+use crate::client::{Backoff, ClientConfig, Cluster, Dialer};
 use crate::config::Config;
 use crate::seat::controllers::Controllers;
 use crate::seat::destination::Destination;
@@ -22,11 +22,12 @@ impl DestinationParts {
     /// Asks until the destination answers; `None` where we are stopped first.
     pub(super) async fn find(
         config: &Config,
+        client: &ClientConfig,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
-            let error = match Self::ask(config).await {
+            let error = match Self::ask(config, client.clone()).await {
                 Ok(parts) => return Ok(Some(parts)),
                 Err(error) if error.is_final() => {
                     return Err(error).context("join the destination");
@@ -42,8 +43,7 @@ impl DestinationParts {
         }
     }
 
-    async fn ask(config: &Config) -> Result<Self, SeatError> {
-        let client = client_config(config);
+    async fn ask(config: &Config, client: ClientConfig) -> Result<Self, SeatError> {
         let bootstrap = config.destination.bootstrap.clone();
         let cluster =
             Cluster::new(bootstrap.clone(), client.clone(), Some(config.daemon.broker_id));
@@ -59,7 +59,7 @@ impl DestinationParts {
 }
 
 /// How we talk to both clusters.
-pub(super) fn client_config(config: &Config) -> ClientConfig {
+pub(super) fn client_config(config: &Config, dialer: Option<Dialer>) -> ClientConfig {
     let client_id = format!("lockstep-{}", config.daemon.broker_id);
-    ClientConfig { client_id, ..ClientConfig::default() }
+    ClientConfig { client_id, dialer, ..ClientConfig::default() }
 }

@@ -98,6 +98,16 @@ impl Replicas {
         Self { leader, image, connections: Arc::default() }
     }
 
+    /// Serves one follower's connection from its first request on.
+    pub async fn serve_all<S>(&self, mut stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if let Ok(first) = read_frame(&mut stream).await {
+            self.serve(stream, first).await;
+        }
+    }
+
     /// Serves one follower's connection until it ends; `first` was read from it already.
     pub async fn serve<S>(&self, mut stream: S, first: Bytes)
     where
