@@ -89,16 +89,16 @@ struct Active {
 }
 
 impl EpochBumpTask {
-    /// Runs until nobody can ask any more.
+    /// Runs for ever.
     pub async fn run(mut self) {
         let mut active: BTreeMap<PartitionKey, Active> = BTreeMap::new();
         let mut repair_at = Instant::now() + REPAIR_INTERVAL;
         loop {
             tokio::select! {
-                request = self.requests.recv(), if active.len() < AT_ONCE => match request {
-                    Some(request) => self.begin(request, &mut active),
-                    None => return,
-                },
+                // Nobody may hold a handle: half-done bumps are repaired all the same.
+                Some(request) = self.requests.recv(), if active.len() < AT_ONCE => {
+                    self.begin(request, &mut active);
+                }
                 Ok(()) = self.image.changed(), if !active.is_empty() => {}
                 () = tokio::time::sleep(INTERVAL), if !active.is_empty() => {}
                 () = tokio::time::sleep_until(repair_at) => {
