@@ -29,6 +29,7 @@ pub struct DaemonSpec {
     destination: String,
     controllers: String,
     listeners: Vec<String>,
+    advertised: BTreeMap<String, String>,
     include: Vec<String>,
     sections: BTreeMap<String, Vec<String>>,
     arguments: Vec<String>,
@@ -59,6 +60,7 @@ impl DaemonSpec {
             destination: destination.bootstrap(),
             controllers: destination.controllers(),
             listeners: destination.listener_names(),
+            advertised: BTreeMap::new(),
             include: include.iter().map(|pattern| (*pattern).to_owned()).collect(),
             sections: BTreeMap::new(),
             arguments: Vec::new(),
@@ -93,6 +95,18 @@ impl DaemonSpec {
     /// Other listeners than the destination's brokers have.
     pub fn listeners(mut self, names: &[&str]) -> Self {
         self.listeners = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
+    /// Other controllers of the destination, e.g. a proxy.
+    pub fn controllers(mut self, addresses: &str) -> Self {
+        self.controllers = addresses.to_owned();
+        self
+    }
+
+    /// Where followers and clients are told to reach one of the seat's listeners: a proxy.
+    pub fn advertise(mut self, listener: &str, address: &str) -> Self {
+        self.advertised.insert(listener.to_owned(), address.to_owned());
         self
     }
 
@@ -156,7 +170,9 @@ impl DaemonSpec {
         self.put_lines(&mut text, "destination")?;
         for (name, port) in self.listeners.iter().zip(listener_ports) {
             writeln!(text, "[destination.listeners.{name}]\nbind = \"127.0.0.1:{port}\"")?;
-            writeln!(text, "advertise = \"127.0.0.1:{port}\"")?;
+            let advertised = self.advertised.get(name).cloned();
+            let advertised = advertised.unwrap_or_else(|| format!("127.0.0.1:{port}"));
+            writeln!(text, "advertise = {advertised:?}")?;
         }
         writeln!(text, "\n[[link]]\nname = \"test\"\n[link.source]")?;
         writeln!(text, "bootstrap_servers = {}", array(&self.source))?;

@@ -14,6 +14,7 @@ pub mod eventually;
 pub mod java;
 pub mod judge;
 pub mod process;
+pub mod proxy;
 pub mod scenario;
 pub mod watch;
 pub mod workspace;

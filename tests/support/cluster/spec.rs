@@ -26,6 +26,8 @@ pub struct ClusterSpec {
     listeners: Vec<String>,
     properties: BTreeMap<String, String>,
     broker_properties: BTreeMap<i32, BTreeMap<String, String>>,
+    /// By broker and listener, where others are told to connect.
+    advertised: BTreeMap<(i32, String), String>,
 }
 
 impl ClusterSpec {
@@ -43,6 +45,7 @@ impl ClusterSpec {
             listeners: vec!["PLAINTEXT".to_owned()],
             properties: BTreeMap::new(),
             broker_properties: BTreeMap::new(),
+            advertised: BTreeMap::new(),
         }
     }
 
@@ -111,6 +114,12 @@ impl ClusterSpec {
     /// security protocol of the same name, else to PLAINTEXT.
     pub fn listeners(mut self, names: Vec<&str>) -> Self {
         self.listeners = names.into_iter().map(str::to_owned).collect();
+        self
+    }
+
+    /// Where others are told to reach one of a broker's listeners: a proxy.
+    pub fn advertise(mut self, id: i32, listener: &str, address: &str) -> Self {
+        self.advertised.insert((id, listener.to_owned()), address.to_owned());
         self
     }
 
@@ -188,8 +197,13 @@ impl ClusterSpec {
         set("listeners", own.join(","));
         set("controller.quorum.voters", voters.collect::<Vec<_>>().join(","));
         if is_broker {
-            let advertised = own.iter().filter(|at| !at.starts_with(CONTROLLER_LISTENER));
-            let advertised: Vec<_> = advertised.map(String::as_str).collect();
+            let listeners = ports.get(&id).into_iter().flatten();
+            let listeners = listeners.filter(|(name, _)| *name != CONTROLLER_LISTENER);
+            let advertised = listeners.map(|(name, port)| {
+                let proxy = self.advertised.get(&(id, name.clone()));
+                proxy.map_or_else(|| address((name, port)), |proxy| format!("{name}://{proxy}"))
+            });
+            let advertised: Vec<_> = advertised.collect();
             set("advertised.listeners", advertised.join(","));
             set("inter.broker.listener.name", self.first_listener().to_owned());
         }
