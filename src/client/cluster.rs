@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kafka_protocol::error::ParseResponseErrorCode;
 use kafka_protocol::messages::MetadataRequest;
 use kafka_protocol::protocol::{Message, Request, VersionRange};
 use rand::seq::SliceRandom;
+use tokio::task::JoinSet;
 
 use super::error::RequestName;
 use super::{
@@ -16,6 +18,8 @@ use super::{
 };
 use crate::types::BrokerId;
 
+/// One more way is tried when those before have not come about so soon.
+const NEXT_AFTER: Duration = Duration::from_millis(500);
 /// From this version on asking for a topic does not create it.
 const METADATA_MIN: i16 = 4;
 
@@ -32,8 +36,8 @@ struct Inner {
     /// Our own seat: a relay to ourselves would go round in a circle.
     never: Option<BrokerId>,
     view: Mutex<View>,
-    /// The connection that was made before any broker was known.
-    first: Arc<Slot>,
+    /// Connections to the bootstrap addresses, in their order.
+    first: Vec<Arc<Slot>>,
 }
 
 #[derive(Debug, Default)]
@@ -47,15 +51,8 @@ impl Cluster {
     /// A view that knows nothing yet but some addresses. `never` is the id of our own seat there,
     /// which is never talked to.
     pub fn new(bootstrap: Vec<Endpoint>, config: ClientConfig, never: Option<BrokerId>) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                bootstrap,
-                config,
-                never,
-                view: Mutex::default(),
-                first: Arc::default(),
-            }),
-        }
+        let first = bootstrap.iter().map(|_| Arc::default()).collect();
+        Self { inner: Arc::new(Inner { bootstrap, config, never, view: Mutex::default(), first }) }
     }
 
     /// A live broker: an open shared connection, else a known broker, else a bootstrap address,
@@ -64,33 +61,52 @@ impl Cluster {
         if let Some(connection) = self.any_open() {
             return Ok(connection);
         }
+        let mut ways = self.ways().into_iter();
+        let mut attempts = JoinSet::new();
         let mut failures = Vec::new();
-        let mut tried = Vec::new();
-        for (id, endpoint) in shuffled(self.known()) {
-            match self.broker(id).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => failures.push(error),
+        loop {
+            let is_more = match ways.next() {
+                Some((slot, endpoint)) => {
+                    let inner = Arc::clone(&self.inner);
+                    attempts.spawn(async move { slot.connect(&endpoint, &inner.config).await });
+                    true
+                }
+                None => false,
+            };
+            // One that is silent must not keep the others waiting until its time is over.
+            tokio::select! {
+                ended = attempts.join_next() => match ended {
+                    Some(Ok(Ok(connection))) => return Ok(connection),
+                    Some(Ok(Err(error))) => failures.push(error),
+                    Some(Err(panicked)) => if let Ok(panic) = panicked.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    },
+                    None => return Err(ClientError::NoBroker(failures)),
+                },
+                () = tokio::time::sleep(NEXT_AFTER), if is_more => {}
             }
-            tried.push(endpoint);
         }
-        tried.extend(self.own_endpoint());
-        for endpoint in shuffled(self.inner.bootstrap.clone()) {
-            if tried.contains(&endpoint) {
-                continue;
-            }
-            match self.inner.first.connect(&endpoint, &self.inner.config).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => failures.push(error),
-            }
-        }
-        Err(ClientError::NoBroker(failures))
+    }
+
+    /// How to reach the cluster: known brokers in random order, then other bootstrap addresses.
+    fn ways(&self) -> Vec<(Arc<Slot>, Endpoint)> {
+        let known = shuffled(self.known());
+        let tried: Vec<_> = known.iter().map(|(_, endpoint)| endpoint.clone()).collect();
+        let tried: Vec<_> = tried.into_iter().chain(self.own_endpoint()).collect();
+        let slots = known.into_iter().map(|(id, endpoint)| (self.slot(id), endpoint));
+        let first = self.inner.first.iter().cloned().zip(self.inner.bootstrap.iter().cloned());
+        let first = first.filter(|(_, endpoint)| !tried.contains(endpoint));
+        slots.chain(shuffled(first.collect())).collect()
+    }
+
+    fn slot(&self, id: BrokerId) -> Arc<Slot> {
+        Arc::clone(self.view().slots.entry(id).or_default())
     }
 
     /// The shared connection to a broker of the last metadata.
     pub async fn broker(&self, id: BrokerId) -> Result<Connection, ClientError> {
         let endpoint = self.endpoint(id)?;
-        let slot = Arc::clone(self.view().slots.entry(id).or_default());
-        slot.connect(&endpoint, &self.inner.config).await
+        self.slot(id).connect(&endpoint, &self.inner.config).await
     }
 
     /// A connection of the caller's own to a broker of the last metadata.
@@ -138,7 +154,8 @@ impl Cluster {
         let slots: Vec<_> = self.view().slots.values().cloned().collect();
         let open = shuffled(slots).into_iter().find_map(|slot| slot.open());
         let own = self.own_endpoint();
-        open.or_else(|| self.inner.first.open().filter(|first| Some(first.peer()) != own.as_ref()))
+        let first = self.inner.first.iter().filter_map(|slot| slot.open());
+        open.or_else(|| first.filter(|first| Some(first.peer()) != own.as_ref()).last())
     }
 
     fn known(&self) -> Vec<(BrokerId, Endpoint)> {
@@ -160,7 +177,7 @@ impl Cluster {
         if let (Some(expected), Some(found)) = (&view.cluster_id, &metadata.cluster_id)
             && expected != found
         {
-            for slot in view.slots.values().chain([&self.inner.first]) {
+            for slot in view.slots.values().chain(&self.inner.first) {
                 slot.forget(from);
             }
             return Err(ClientError::OtherCluster {
@@ -261,8 +278,6 @@ fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use kafka_protocol::messages;
     use kafka_protocol::messages::MetadataResponse;
     use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
@@ -308,6 +323,36 @@ mod tests {
 
     async fn closed_endpoint() -> Endpoint {
         FakeBroker::start().await.endpoint()
+    }
+
+    #[tokio::test]
+    async fn a_silent_broker_does_not_keep_others_from_being_asked() {
+        let (silent, lively) = (FakeBroker::start().await, FakeBroker::start().await);
+        let patient = ClientConfig { connect_timeout: Duration::from_secs(60), ..config() };
+        for bootstrap in
+            [vec![silent.endpoint(), lively.endpoint()], vec![lively.endpoint(), silent.endpoint()]]
+        {
+            let cluster = Cluster::new(bootstrap, patient.clone(), None);
+            let (found, _peer) = tokio::join!(cluster.any(), lively.accept());
+            assert_eq!(*found.unwrap().peer(), lively.endpoint());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_dialled_anew_at_each_attempt() {
+        let dialled = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&dialled);
+        let dialer = super::super::Dialer::new(move |endpoint| {
+            noted.lock().unwrap().push(endpoint.to_string());
+            Err(std::io::ErrorKind::ConnectionRefused.into())
+        });
+        let config = ClientConfig { dialer: Some(dialer), ..config() };
+        let moving = Endpoint::new("moving.example", 9092);
+        let cluster = Cluster::new(vec![moving.clone()], config, None);
+        for _ in 0..3 {
+            assert!(cluster.any().await.is_err());
+        }
+        assert_eq!(*dialled.lock().unwrap(), vec![moving.to_string(); 3]);
     }
 
     #[tokio::test]

@@ -399,6 +399,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_may_take_long_as_long_as_it_comes() {
+        let broker = FakeBroker::start().await;
+        let (connection, mut peer) = broker.connect(&quick()).await;
+        let request = ask();
+        let begun = tokio::time::Instant::now();
+        let (answer, ()) = tokio::join!(connection.request(&request), async {
+            let asked = peer.read().await;
+            let whole = frame(asked.correlation_id, METADATA, &metadata("c"));
+            for piece in whole.chunks(5) {
+                tokio::time::sleep(quick().request_timeout / 2).await;
+                peer.write(piece).await;
+            }
+        });
+        assert_eq!(cluster_id(answer), "c");
+        assert!(begun.elapsed() > quick().request_timeout * 2);
+
+        // One that stops in the middle is lost, and noticed in the same time.
+        let begun = tokio::time::Instant::now();
+        let (answer, ()) = tokio::join!(connection.request(&request), async {
+            let asked = peer.read().await;
+            let whole = frame(asked.correlation_id, METADATA, &metadata("c"));
+            peer.write(&whole[..whole.len() - 1]).await;
+        });
+        assert!(answer.unwrap_err().to_string().ends_with("within 500ms"));
+        assert!(begun.elapsed() < quick().request_timeout * 3);
+    }
+
+    #[tokio::test]
     async fn dropping_the_last_handle_closes_the_connection() {
         let broker = FakeBroker::start().await;
         let (connection, mut peer) = broker.connect(&config()).await;

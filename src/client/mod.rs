@@ -28,9 +28,10 @@ pub use transport::Dialer;
 pub struct ClientConfig {
     /// The name that brokers see in each request.
     pub client_id: String,
-    /// Limit for TCP, and again for the first exchange.
+    /// Limit for name and TCP, and again for the first exchange.
     pub connect_timeout: Duration,
-    /// Limit for each request, from the call to the whole answer.
+    /// Limit for each request: from the call, or from the last bytes of an answer under way. What
+    /// is half-open is noticed after it.
     pub request_timeout: Duration,
     /// A larger answer is taken for garbage.
     pub max_frame_bytes: usize,
@@ -44,8 +45,8 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             client_id: "lockstep".to_owned(),
-            connect_timeout: Duration::from_secs(10),
-            request_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
             max_frame_bytes: 128 << 20,
             receive_buffer_bytes: None,
             dialer: None,

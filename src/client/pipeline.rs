@@ -20,6 +20,8 @@ use crate::wire::frame::{LENGTH_BYTES, frame_length};
 const WRITE_QUEUE: usize = 64;
 /// Requests without an answer; a peer that lets it come to this is not answering at all.
 const MAX_IN_FLIGHT: usize = 4096;
+/// No answer is waited for longer, however steadily it comes.
+const LONGEST_ANSWER: Duration = Duration::from_secs(600);
 /// Small answers come in one read; larger ones go past this buffer.
 const READ_BUFFER_BYTES: usize = 8 << 10;
 /// Where the correlation id stands in a request frame that begins with its length.
@@ -58,14 +60,15 @@ impl Pipeline {
         request: RequestName,
         limit: Duration,
     ) -> Result<BytesMut, Fault> {
-        let deadline = Instant::now() + limit;
+        let patience = Patience { begun: Instant::now(), limit };
         let fault = Fault::Timeout { request, limit };
-        let answered = self.send_and_wait(frame, deadline, &fault);
-        match tokio::time::timeout_at(deadline, answered).await {
-            Ok(result) => result,
-            Err(_elapsed) => {
+        let mut answered = std::pin::pin!(self.send_and_wait(frame, patience, &fault));
+        tokio::select! {
+            biased;
+            result = &mut answered => result,
+            () = self.shared.loses(patience) => {
                 self.shared.poison(fault.clone());
-                Err(fault)
+                Err(fault.clone())
             }
         }
     }
@@ -73,22 +76,32 @@ impl Pipeline {
     async fn send_and_wait(
         &self,
         frame: BytesMut,
-        deadline: Instant,
+        patience: Patience,
         fault: &Fault,
     ) -> Result<BytesMut, Fault> {
         let Ok(place) = self.outgoing.reserve().await else {
             return Err(self.shared.fault());
         };
         let (id, answer) = self.shared.enqueue(place, frame)?;
-        let _abandoned_unless_answered = Unanswered { shared: &self.shared, id, deadline, fault };
+        let _abandoned_unless_answered = Unanswered { shared: &self.shared, id, patience, fault };
         answer.await.map_err(|_poisoned| self.shared.fault())
     }
+}
+
+/// How long a request waits: so long without a byte of an answer that is under way, since a large
+/// one over a slow link takes its time; but not for ever.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    begun: Instant,
+    limit: Duration,
 }
 
 /// What the tasks and the waiting requests share.
 #[derive(Debug, Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
+    /// When the last bytes came of an answer that is not whole yet.
+    receiving: Mutex<Option<Instant>>,
     closed: CancellationToken,
 }
 
@@ -156,6 +169,25 @@ impl Shared {
         self.waiting().fault.clone().unwrap_or(Fault::Closed)
     }
 
+    /// Completes when patience is at its end.
+    async fn loses(&self, patience: Patience) {
+        let mut deadline = patience.begun + patience.limit;
+        loop {
+            tokio::time::sleep_until(deadline).await;
+            let last = *self.receiving();
+            let Some(later) = last.map(|last| last + patience.limit) else { return };
+            let later = later.min(patience.begun + patience.limit.max(LONGEST_ANSWER));
+            if later <= Instant::now() {
+                return;
+            }
+            deadline = later;
+        }
+    }
+
+    fn receiving(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_waiting(&self, id: i32) -> bool {
         self.waiting().answers.contains_key(&id)
     }
@@ -166,7 +198,7 @@ impl Shared {
 struct Unanswered<'a> {
     shared: &'a Arc<Shared>,
     id: i32,
-    deadline: Instant,
+    patience: Patience,
     fault: &'a Fault,
 }
 
@@ -179,12 +211,12 @@ impl Drop for Unanswered<'_> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let (id, deadline) = (self.id, self.deadline);
+        let (id, patience) = (self.id, self.patience);
         let (shared, fault) = (Arc::clone(self.shared), self.fault.clone());
         runtime.spawn(async move {
             tokio::select! {
                 () = shared.closed.cancelled() => {}
-                () = tokio::time::sleep_until(deadline) => {
+                () = shared.loses(patience) => {
                     if shared.is_waiting(id) {
                         shared.poison(fault);
                     }
@@ -220,7 +252,8 @@ async fn read_answers(reader: impl AsyncRead + Unpin, max_frame_bytes: usize, sh
     let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, reader);
     let faulty = async {
         loop {
-            let (id, frame) = read_frame(&mut reader, max_frame_bytes).await?;
+            let (id, frame) = read_frame(&mut reader, max_frame_bytes, &shared).await?;
+            *shared.receiving() = None;
             shared.answer(id, frame)?;
         }
     };
@@ -234,12 +267,14 @@ async fn read_answers(reader: impl AsyncRead + Unpin, max_frame_bytes: usize, sh
 async fn read_frame(
     reader: &mut (impl AsyncRead + Unpin),
     max_frame_bytes: usize,
+    shared: &Shared,
 ) -> Result<(i32, BytesMut), Fault> {
     let mut prefix = [0; LENGTH_BYTES];
     reader.read_exact(&mut prefix).await.map_err(read_fault)?;
     let length = frame_length(prefix, max_frame_bytes)?;
     let mut frame = BytesMut::with_capacity(length);
     while frame.len() < length {
+        *shared.receiving() = Some(Instant::now());
         let missing = length - frame.len();
         if reader.read_buf(&mut (&mut frame).limit(missing)).await.map_err(read_fault)? == 0 {
             return Err(Fault::ClosedByPeer);

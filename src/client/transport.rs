@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,6 +11,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
 
 use super::error::Fault;
 use super::{ClientConfig, Endpoint};
@@ -58,7 +60,7 @@ impl Transport {
             return Ok(Self::Memory(stream));
         }
         let limit = config.connect_timeout;
-        match tokio::time::timeout(limit, connect_tcp(endpoint, config)).await {
+        match timeout(limit, connect_tcp(endpoint, config)).await {
             Ok(stream) => Ok(Self::Plain(stream?)),
             Err(_elapsed) => Err(Fault::ConnectTimeout(limit)),
         }
@@ -79,24 +81,38 @@ impl Transport {
     }
 }
 
+/// The name is resolved at each attempt: nobody keeps an address.
 async fn connect_tcp(endpoint: &Endpoint, config: &ClientConfig) -> Result<TcpStream, Fault> {
+    let begun = Instant::now();
     let addresses = lookup_host((endpoint.host.as_str(), endpoint.port))
         .await
         .map_err(|error| Fault::Resolve(Arc::new(error)))?;
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "host has no address");
-    for address in addresses {
-        match connect_address(address, config).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(Fault::Io(Arc::new(last)))
+    let addresses: Vec<_> = addresses.collect();
+    connect_any(&addresses, begun + config.connect_timeout, config).await
 }
 
-async fn connect_address(
-    address: std::net::SocketAddr,
+/// The first address that answers. Each gets its share of the time that is left, so that one where
+/// everything is lost leaves some to the others.
+async fn connect_any(
+    addresses: &[SocketAddr],
+    deadline: Instant,
     config: &ClientConfig,
-) -> io::Result<TcpStream> {
+) -> Result<TcpStream, Fault> {
+    let no_address = io::Error::new(io::ErrorKind::NotFound, "host has no address");
+    let mut last = Fault::Io(Arc::new(no_address));
+    for (address, shares) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(shares).unwrap_or(u32::MAX);
+        match timeout(share, connect_address(*address, config)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = Fault::Io(Arc::new(error)),
+            Err(_elapsed) => last = Fault::ConnectTimeout(share),
+        }
+    }
+    Err(last)
+}
+
+async fn connect_address(address: SocketAddr, config: &ClientConfig) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // The window is negotiated while connecting, so that this has to come first.
     if let Some(bytes) = config.receive_buffer_bytes {
@@ -156,5 +172,61 @@ impl AsyncWrite for Writer {
             Self::Plain(half) => Pin::new(half).poll_shutdown(context),
             Self::Memory(half) => Pin::new(half).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A port that lets connections neither come about nor fail: its backlog is full.
+    async fn black_hole() -> (SocketAddr, Vec<TcpStream>, tokio::net::TcpListener) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) =
+            timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+        {
+            waiting.push(stream.unwrap());
+        }
+        (address, waiting, listener)
+    }
+
+    #[tokio::test]
+    async fn all_addresses_of_a_name_are_tried_within_the_limit() {
+        let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (hole, _waiting, _listener) = black_hole().await;
+        let (open, closed) = (open.local_addr().unwrap(), {
+            let address = closed.local_addr().unwrap();
+            drop(closed);
+            address
+        });
+        let config = ClientConfig::default();
+        let limit = Duration::from_millis(900);
+        let attempt = |addresses: Vec<SocketAddr>| {
+            let config = config.clone();
+            async move { connect_any(&addresses, Instant::now() + limit, &config).await }
+        };
+        let found = attempt(vec![hole, closed, open]).await.unwrap();
+        assert_eq!(found.peer_addr().unwrap(), open);
+        let begun = Instant::now();
+        let error = attempt(vec![hole, hole]).await.unwrap_err();
+        assert!(matches!(error, Fault::ConnectTimeout(_)), "{error}");
+        assert!(begun.elapsed() < limit * 2, "{:?}", begun.elapsed());
+        let error = attempt(vec![]).await.unwrap_err();
+        assert_eq!(error.to_string(), "host has no address");
+    }
+
+    #[tokio::test]
+    async fn a_name_with_several_addresses_leads_to_the_one_that_listens() {
+        let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // ::1 comes first where there is IPv6, and nobody listens there.
+        let endpoint = Endpoint::new("localhost", open.local_addr().unwrap().port());
+        assert!(Transport::connect(&endpoint, &ClientConfig::default()).await.is_ok());
     }
 }

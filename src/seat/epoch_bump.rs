@@ -31,7 +31,7 @@ const REPEAT: Duration = Duration::from_secs(3);
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Partitions on their way at a time; more wait.
 const AT_ONCE: usize = 100;
-const TIMEOUT_MS: i32 = 10_000;
+const TIMEOUT_MS: i32 = 8_000;
 const NO_REASSIGNMENT_IN_PROGRESS: i16 = 85;
 
 /// "This partition needs a new leader epoch."

@@ -26,7 +26,7 @@ const END: i64 = -1;
 const START: i64 = -2;
 /// `ElectionType.PREFERRED`.
 const PREFERRED: i8 = 0;
-const ELECTION_TIMEOUT_MS: i32 = 10_000;
+const ELECTION_TIMEOUT_MS: i32 = 8_000;
 /// The first replica leads already.
 const ELECTION_NOT_NEEDED: i16 = 84;
 const FETCH_WITH_REPLICA_STATE: i16 = 15;

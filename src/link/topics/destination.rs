@@ -36,7 +36,7 @@ const RECORDS_PER_REQUEST: usize = 10_000;
 const REASSIGNED_PER_REQUEST: usize = 1_000;
 
 /// How long the controller may take.
-const TIMEOUT_MS: i32 = 20_000;
+const TIMEOUT_MS: i32 = 8_000;
 
 const TOPIC_RESOURCE: i8 = 2;
 const SET: i8 = 0;
