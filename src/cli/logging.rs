@@ -4,7 +4,10 @@ use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::repeats::Repeats;
 use super::{Exit, Failure};
 
 /// How logs look.
@@ -22,13 +25,20 @@ pub fn start(filter: &str, format: LogFormat, no_color: bool) -> Result<(), Fail
         Failure::new(Exit::Usage, format!("read log filter {filter:?}: {error}"))
             .advise("write a level, or filters such as \"info,lockstep::seat=debug\"")
     })?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let repeats = Repeats::default();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let logs = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => {
-            logs.with_ansi(colors(no_color) && std::io::stderr().is_terminal()).try_init()
+            let lines = lines.with_ansi(colors(no_color) && std::io::stderr().is_terminal());
+            logs.with(lines.with_filter(repeats.clone())).try_init()
         }
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            logs.with(lines.with_filter(repeats.clone())).try_init()
+        }
     };
+    repeats.tell();
     started.map_err(|error| Failure::new(Exit::NotSo, format!("start logging: {error}")))
 }
 

@@ -4,6 +4,7 @@
 mod api;
 mod check;
 mod logging;
+mod repeats;
 mod run;
 mod status;
 mod table;

@@ -154,8 +154,8 @@ impl Cluster {
         let slots: Vec<_> = self.view().slots.values().cloned().collect();
         let open = shuffled(slots).into_iter().find_map(|slot| slot.open());
         let own = self.own_endpoint();
-        let first = self.inner.first.iter().filter_map(|slot| slot.open());
-        open.or_else(|| first.filter(|first| Some(first.peer()) != own.as_ref()).last())
+        let mut first = self.inner.first.iter().filter_map(|slot| slot.open());
+        open.or_else(|| first.find(|first| Some(first.peer()) != own.as_ref()))
     }
 
     fn known(&self) -> Vec<(BrokerId, Endpoint)> {

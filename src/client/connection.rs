@@ -408,7 +408,9 @@ mod tests {
             let asked = peer.read().await;
             let whole = frame(asked.correlation_id, METADATA, &metadata("c"));
             for piece in whole.chunks(5) {
-                tokio::time::sleep(quick().request_timeout / 2).await;
+                // The peer's own pace.
+                let pace = tokio::time::timeout(quick().request_timeout / 2, peer.read_frame());
+                assert!(pace.await.is_err(), "nobody asks meanwhile");
                 peer.write(piece).await;
             }
         });

@@ -5,13 +5,14 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{
     AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, copy_buf, split,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
@@ -121,9 +122,10 @@ pub async fn serve(
 ) -> Result<(), ConnectionError> {
     let (reader, writer) = split(transport);
     let (pending, queue) = mpsc::channel(entry.context.limits.pending_answers);
+    let answer_within = entry.context.limits.answer;
     let requests = Requests::new(reader, first, pending, entry);
     // The first error ends both halves; after a stop the requests end alone.
-    tokio::try_join!(requests.read(), write_answers(writer, queue))?;
+    tokio::try_join!(requests.read(), write_answers(writer, queue, answer_within))?;
     Ok(())
 }
 
@@ -181,33 +183,43 @@ impl Backend {
 async fn write_answers(
     mut client: WriteHalf<Transport>,
     mut queue: mpsc::Receiver<Pending>,
+    within: Duration,
 ) -> Result<(), ConnectionError> {
     let mut backend: Option<Backend> = None;
     while let Some(pending) = next_pending(&mut queue, &mut backend).await? {
-        match pending {
-            Pending::Backend(broker, half) => {
-                let reader = BufReader::with_capacity(BUFFER_BYTES, half);
-                backend = Some(Backend { broker, reader });
-            }
-            Pending::Relay => behind(&mut backend)?.pass_on(&mut client).await?,
-            Pending::Rewrite(rewrite) => {
-                let frame = behind(&mut backend)?.next_frame().await?;
-                if let Some(frame) = rewrite(frame)? {
-                    write(&mut client, &frame).await?;
-                }
-            }
-            Pending::Ready(frame) => write(&mut client, &frame).await?,
-            Pending::Held(frame, until) => {
-                sleep_until(until).await;
-                write(&mut client, &frame).await?;
-            }
-            Pending::Later(coming) => {
-                let frame = coming.await?;
-                write(&mut client, &frame).await?;
-            }
-        }
+        // Both sides may be dead without a word.
+        let written = timeout(within, write_pending(pending, &mut client, &mut backend));
+        written.await.map_err(|_elapsed| ConnectionError::Idle)??;
     }
     Ok(())
+}
+
+async fn write_pending(
+    pending: Pending,
+    client: &mut WriteHalf<Transport>,
+    backend: &mut Option<Backend>,
+) -> Result<(), ConnectionError> {
+    match pending {
+        Pending::Backend(broker, half) => {
+            let reader = BufReader::with_capacity(BUFFER_BYTES, half);
+            *backend = Some(Backend { broker, reader });
+            Ok(())
+        }
+        Pending::Relay => behind(backend)?.pass_on(client).await,
+        Pending::Rewrite(rewrite) => {
+            let frame = behind(backend)?.next_frame().await?;
+            match rewrite(frame)? {
+                Some(frame) => write(client, &frame).await,
+                None => Ok(()),
+            }
+        }
+        Pending::Ready(frame) => write(client, &frame).await,
+        Pending::Held(frame, until) => {
+            sleep_until(until).await;
+            write(client, &frame).await
+        }
+        Pending::Later(coming) => write(client, &coming.await?).await,
+    }
 }
 
 /// The next in the queue; meanwhile the broker may not go away. `None` at the queue's end.

@@ -69,6 +69,9 @@ pub struct Limits {
     pub first_request: Duration,
     /// A connection without requests and without answers under way is closed after this.
     pub idle: Duration,
+    /// How long one answer may take to come and to be taken: longer than a group member may wait
+    /// for its rebalance.
+    pub answer: Duration,
     /// How long answers under way may take when the gateway stops.
     pub drain: Duration,
 }
@@ -83,6 +86,7 @@ impl Default for Limits {
             pending_answers: 64,
             first_request: Duration::from_secs(30),
             idle: Duration::from_secs(600),
+            answer: Duration::from_secs(3600),
             drain: Duration::from_secs(2),
         }
     }

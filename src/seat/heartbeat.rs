@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::controllers::ControllerConnection;
 use super::error::SeatError;
 use super::registration::CORDON_METADATA_VERSION;
+use crate::client::Backoff;
 use crate::image::Image;
 use crate::types::{BrokerEpoch, BrokerId, Offset, Uuid};
 
@@ -91,10 +92,13 @@ impl Heartbeat {
     /// Beats until the registration is gone or the seat may go.
     pub async fn run(mut self, controller: &mut ControllerConnection) -> HeartbeatEnd {
         let mut failed = false;
+        // The session's end is near: never long, and not all seats at once.
+        let mut rest = Backoff::new(self.interval / 20, self.interval / 4);
         loop {
             match self.beat(controller).await {
                 Ok(standing) => {
                     failed = false;
+                    rest.reset();
                     self.answered_since.get_or_insert(standing.at);
                     self.standing.send_replace(Some(standing));
                     if standing.may_shut_down {
@@ -112,7 +116,7 @@ impl Heartbeat {
                     }
                     failed = true;
                     self.answered_since = None;
-                    tokio::time::sleep(self.interval / 8).await;
+                    tokio::time::sleep(rest.next()).await;
                 }
             }
         }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::controllers::ControllerConnection;
 use super::error::SeatError;
+use crate::client::Backoff;
 use crate::image::Image;
 use crate::mirror::partition::{Candidate, IsrProposal};
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionKey, TopicId};
@@ -16,7 +17,7 @@ use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionKey, TopicId};
 /// Changes in one request.
 const CHANGES_AT_ONCE: usize = 1_000;
 /// Rest after a failed request; the leader task proposes anew.
-const REST: Duration = Duration::from_millis(500);
+const REST: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// The controller applied it and thereby completed a reassignment: our leadership ends.
 const NEW_LEADER_ELECTED: i16 = 108;
 
@@ -79,17 +80,28 @@ pub struct IsrTask {
 impl IsrTask {
     /// Runs until the leader task is gone.
     pub async fn run(mut self) {
+        let mut failed = false;
+        let mut rest = Backoff::new(REST.0, REST.1);
         while let Some(requests) = self.requests.recv().await {
             for chunk in requests.chunks(CHANGES_AT_ONCE) {
                 if let Err(error) = self.send(chunk).await {
-                    tracing::warn!(%error, changes = chunk.len(), "in-sync replicas cannot be changed now");
+                    if !failed {
+                        tracing::warn!(
+                            %error, changes = chunk.len(),
+                            "in-sync replicas cannot be changed now; trying on"
+                        );
+                    }
+                    failed = true;
                     let result = if matches!(error, SeatError::Client(_)) {
                         IsrResult::Unknown
                     } else {
                         IsrResult::Refused
                     };
                     self.report_all(chunk, result);
-                    tokio::time::sleep(REST).await;
+                    tokio::time::sleep(rest.next()).await;
+                } else {
+                    failed = false;
+                    rest.reset();
                 }
             }
         }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::controllers::{ControllerConnection, Controllers, METADATA_TOPIC};
 use super::error::SeatError;
-use crate::client::Endpoint;
+use crate::client::{Backoff, Endpoint};
 use crate::image::{Delta, Image, Replay, Retry};
 use crate::types::{Offset, Uuid};
 use crate::wire::batch::{self, BatchHeader};
@@ -28,6 +28,7 @@ const MAX_WAIT: Duration = Duration::from_millis(500);
 const MAX_BYTES: i32 = 8 << 20;
 /// Between attempts after trouble.
 const REST: Duration = Duration::from_millis(100);
+const LONGEST_REST: Duration = Duration::from_secs(1);
 /// First rest, and the longest, while all that is new is not committed: the controller answers at
 /// once then, however often it is asked.
 const UNCOMMITTED_REST: Duration = Duration::from_millis(2);
@@ -94,9 +95,13 @@ impl MetadataLog {
     /// Follows for ever; ends only with an error that retrying cannot heal.
     pub async fn run(mut self) -> SeatError {
         let mut failed = false;
+        let mut rest = Backoff::new(REST, LONGEST_REST);
         loop {
             match self.step().await {
-                Ok(()) => failed = false,
+                Ok(()) => {
+                    failed = false;
+                    rest.reset();
+                }
                 Err(error) if !self.may_try_on(&error) => return error,
                 Err(error) => {
                     if !failed {
@@ -104,7 +109,7 @@ impl MetadataLog {
                     }
                     failed = true;
                     self.controller.moved();
-                    tokio::time::sleep(REST).await;
+                    tokio::time::sleep(rest.next()).await;
                 }
             }
         }

@@ -9,7 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::controllers::ControllerConnection;
 use super::error::SeatError;
-use crate::client::Endpoint;
+use crate::client::{Backoff, Endpoint};
 use crate::image::{Image, seat_directory};
 use crate::types::{BrokerEpoch, BrokerId, Uuid};
 
@@ -36,6 +36,8 @@ const FEATURES: [(&str, i16, i16); 7] = [
 const DUPLICATE_BROKER_REGISTRATION: i16 = 101;
 /// Between attempts to register.
 const REST: Duration = Duration::from_millis(100);
+/// The same while no controller answers well.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 /// Between log lines about an attempt that does not get through.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -134,6 +136,7 @@ impl Identity {
         let request = self.request(previous);
         let began = tokio::time::Instant::now();
         let mut told = None;
+        let mut rest = Backoff::new(REST, LONGEST_REST);
         loop {
             let outcome = controller
                 .request("BrokerRegistration", &request, |answer| answer.error_code)
@@ -147,7 +150,11 @@ impl Identity {
                 told = Some(tokio::time::Instant::now());
                 self.explain(&error, began.elapsed());
             }
-            tokio::time::sleep(REST).await;
+            if matches!(error, SeatError::Answered { code: DUPLICATE_BROKER_REGISTRATION, .. }) {
+                // The controller is well, and each moment counts once the old session has ended.
+                rest.reset();
+            }
+            tokio::time::sleep(rest.next()).await;
         }
     }
 

@@ -30,6 +30,11 @@ use crate::types::{BrokerId, PartitionKey};
 const SETTLING: Duration = Duration::from_secs(1);
 /// A connection without partitions is kept for so long.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// A broker counts as well again once a connection has held so long: one that breaks after each
+/// answer must not be come back to at once each time.
+const STEADY: Duration = Duration::from_secs(5);
+/// One answer while behind is to take about so long: over a slow link others wait for it.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// No broker means to be left alone for longer in one answer.
 const MAX_THROTTLE: Duration = Duration::from_secs(60);
 /// From this version on an answer says where the log starts.
@@ -66,6 +71,7 @@ struct Wire {
     version: i16,
     fetches: FetchSession,
     said_alive: bool,
+    opened_at: Instant,
     _counted: OpenConnection,
 }
 
@@ -89,6 +95,8 @@ pub(super) struct Session {
     pub(super) behind: bool,
     /// A batch was damaged: the next try has to be on another connection.
     pub(super) reconnect: bool,
+    /// Bytes per second as last seen of a large answer.
+    pace: Option<f64>,
 }
 
 impl Session {
@@ -113,6 +121,7 @@ impl Session {
             by_id: slot.by_id,
             behind: false,
             reconnect: false,
+            pace: None,
         }
     }
 
@@ -174,6 +183,7 @@ impl Session {
             version: if self.by_id { version } else { version.min(answer::BY_ID - 1) },
             fetches: FetchSession::default(),
             said_alive: false,
+            opened_at: Instant::now(),
             _counted: self.shared.meters.connection(),
         })
     }
@@ -327,6 +337,7 @@ impl Session {
         let begun = Instant::now();
         let frame = wire.connection.request_frame(wire.version, &request).await?;
         self.shared.meters.fetched(begun.elapsed());
+        self.pace = pace(self.pace, frame.len(), begun.elapsed());
         let broker = self.slot.broker;
         let answer = answer::read(&frame, wire.version)
             .map_err(|error| SessionError::Answer(broker, error))?;
@@ -338,7 +349,7 @@ impl Session {
             Outcome::Renewed => return Ok(()),
             Outcome::Nonsense => return Err(SessionError::OtherSession(broker)),
         }
-        if !wire.said_alive {
+        if !wire.said_alive && wire.opened_at.elapsed() >= STEADY {
             wire.said_alive = true;
             let _stopping = self.reports.send(Report::Alive(broker));
         }
@@ -359,7 +370,9 @@ impl Session {
     ) -> Result<Option<(Reservation, usize)>, SessionError> {
         let budget = self.shared.budget.clone();
         // A part of the budget, so that one session alone never has it all.
-        let most = LARGE_BYTES.min(budget.total() / 8).max(SMALL_BYTES);
+        let most = LARGE_BYTES.min(budget.total() / 8);
+        let in_time = self.pace.map_or(most, |pace| (pace * ANSWER_TIME.as_secs_f64()) as usize);
+        let most = most.min(in_time).max(SMALL_BYTES);
         let wanted = if self.behind { most } else { SMALL_BYTES };
         if let Some(reservation) = reserve_now(&budget, wanted).await {
             return Ok(Some((reservation, wanted)));
@@ -389,11 +402,36 @@ impl Session {
     }
 }
 
+/// Bytes per second after one more answer; small ones tell of the way there and back only.
+fn pace(before: Option<f64>, bytes: usize, time: Duration) -> Option<f64> {
+    if bytes < SMALL_BYTES / 2 {
+        return before;
+    }
+    let now = bytes as f64 / time.as_secs_f64().max(0.001);
+    Some(before.map_or(now, |before| (before + now) / 2.0))
+}
+
 /// Memory, if it is there without waiting.
 pub(super) async fn reserve_now(budget: &MemoryBudget, bytes: usize) -> Option<Reservation> {
     tokio::select! {
         biased;
         reservation = budget.reserve(bytes) => Some(reservation),
         () = std::future::ready(()) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_follows_the_link_and_not_the_long_poll() {
+        assert_eq!(pace(None, 100, LONG_WAIT), None);
+        let slow = pace(None, SMALL_BYTES, Duration::from_secs(1));
+        assert_eq!(slow, Some(SMALL_BYTES as f64));
+        assert_eq!(pace(slow, 100, LONG_WAIT), slow);
+        let faster = pace(slow, 3 * SMALL_BYTES, Duration::from_secs(1));
+        assert_eq!(faster, Some(2.0 * SMALL_BYTES as f64));
+        assert!(pace(None, SMALL_BYTES, Duration::ZERO).is_some_and(f64::is_finite));
     }
 }
