@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Seen;
-use crate::mirror::report::{ClusterReport, LinkReport, SeatReport, StrayReport};
+use crate::mirror::report::{
+    ClusterReport, LinkReport, PartitionReport, PartitionState, Reason, SeatReport, StrayReport,
+};
 use crate::seat::leader::LeaderReport;
 use crate::tail::budget::MemoryBudget;
 use crate::types::BrokerId;
@@ -41,7 +43,9 @@ impl ReportTask {
                 tracing::info!(broker_id = %self.broker_id, "ready");
             }
             is_ready |= seat.ready;
-            let links = self.links.iter().map(|link| link.borrow().clone()).collect();
+            let links = self.links.iter().map(|link| link.borrow().clone());
+            let links = links.map(|link| if seat.ready { link } else { overshadowed(link) });
+            let links = links.collect();
             metrics::gauge!("lockstep_memory_bytes", "use" => "records")
                 .set(self.budget.used() as f64);
             self.reports.send_replace(Arc::new(ClusterReport { seat, links }));
@@ -81,5 +85,73 @@ impl ReportTask {
         let image = self.seen.image.borrow();
         let broker = image.broker(self.broker_id);
         broker.is_some_and(|broker| !broker.cordoned_log_dirs.is_empty())
+    }
+}
+
+/// A link while the seat may not lead, or does not know whether it does: whatever its parts believe,
+/// nothing new reaches the mirrors.
+fn overshadowed(mut link: LinkReport) -> LinkReport {
+    link.reason.get_or_insert(Reason::SeatFenced);
+    for partition in link.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        let PartitionReport { state, reason, leader_epoch, .. } = partition;
+        // Another seat may lead the others.
+        let is_ours = *leader_epoch >= 0;
+        if is_ours && matches!(state, PartitionState::InSync | PartitionState::CatchingUp) {
+            *state = PartitionState::DestinationUnavailable;
+            *reason = Some(Reason::SeatFenced);
+        }
+    }
+    link
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mirror::report::{LinkState, TopicReport};
+    use crate::mirror::topic::MirrorState;
+
+    fn partition(state: PartitionState, reason: Option<Reason>) -> PartitionReport {
+        PartitionReport {
+            partition: 0,
+            state,
+            reason,
+            leader_epoch: 1,
+            source_end_offset: Some(10),
+            source_log_start_offset: Some(0),
+            high_watermark: Some(10),
+            log_end_offset: Some(10),
+            lag_records: Some(0),
+            lag_seconds: Some(0.0),
+            bytes_total: 0,
+            records_total: 0,
+            batches_total: 0,
+            in_sync: vec![1],
+        }
+    }
+
+    #[test]
+    fn nothing_looks_well_while_the_seat_is_not() {
+        let failed = partition(PartitionState::Failed, Some(Reason::SourceTruncated));
+        let topic = TopicReport {
+            topic: "orders".to_owned(),
+            source_topic: "orders".to_owned(),
+            state: MirrorState::Active,
+            reason: None,
+            since: 0,
+            partitions: vec![partition(PartitionState::InSync, None), failed.clone()],
+        };
+        let link = LinkReport {
+            name: "east".to_owned(),
+            state: LinkState::Active,
+            reason: None,
+            since: 0,
+            topics: vec![topic],
+        };
+        let shown = overshadowed(link);
+        assert_eq!(shown.reason, Some(Reason::SeatFenced));
+        let partitions = &shown.topics[0].partitions;
+        assert_eq!(partitions[0].state, PartitionState::DestinationUnavailable);
+        assert_eq!(partitions[0].reason, Some(Reason::SeatFenced));
+        assert_eq!(partitions[1], failed, "what is worse stays");
     }
 }

@@ -12,6 +12,7 @@
 //! alive BROKER                    its session asked again, without news of this partition
 //! broker ID [fenced] [registration=N]   what the image says of it
 //! isr                             what change is proposed, with a lag time of 30 s
+//! unheard                         whether nobody in sync has asked for half the lag time
 //! refused | unknown               the controller refused it; gave no answer
 //! ```
 
@@ -71,6 +72,7 @@ fn act(state: &mut State, verb: &str, words: &[&str]) -> String {
         "alive" => leadership.on_alive(now, BrokerId(words[1].parse().unwrap())),
         "refused" => leadership.on_isr_refused(leadership.assignment().partition_epoch),
         "unknown" => leadership.on_isr_unknown(leadership.assignment().partition_epoch),
+        "unheard" => return leadership.is_unheard(now, LAG_TIME / 2).to_string(),
         "isr" => {
             let brokers = &state.brokers;
             let candidate = |id: BrokerId| brokers.get(&id.0).copied();

@@ -92,6 +92,12 @@ impl Leadership {
         }
     }
 
+    /// Whether no in-sync real replica has asked for `patience`: what is copied reaches nobody.
+    pub fn is_unheard(&self, now: Duration, patience: Duration) -> bool {
+        let is_silent = |follower: &Follower| now.saturating_sub(follower.heard_at()) > patience;
+        self.in_sync_real().all(|id| self.followers.get(&id).is_none_or(is_silent))
+    }
+
     fn is_behind(&self, id: BrokerId, now: Duration, lag_time: Duration) -> bool {
         self.followers.get(&id).is_some_and(|f| f.behind_for(now) > lag_time)
     }

@@ -48,6 +48,8 @@ pub struct Led {
     pub trouble: Option<Trouble>,
     /// Since when something at the source is not readable here.
     pub behind_since: Option<Instant>,
+    /// Since when the source cannot be read, though it is tried again and again.
+    pub unheard_since: Option<Instant>,
     /// Totals.
     pub passed: Passed,
     memory_limit: usize,
@@ -105,6 +107,7 @@ impl Led {
             cuts: HashMap::new(),
             trouble: None,
             behind_since: None,
+            unheard_since: None,
             passed: Passed::default(),
             memory_limit: usize::MAX,
         }
@@ -356,6 +359,11 @@ impl Led {
             self.behind_since = None;
         } else if self.behind_since.is_none() {
             self.behind_since = Some(Instant::now());
+        }
+        if self.trouble.as_ref().is_some_and(Trouble::is_retried) {
+            self.unheard_since.get_or_insert_with(Instant::now);
+        } else {
+            self.unheard_since = None;
         }
     }
 

@@ -12,11 +12,15 @@ use crate::types::{BrokerId, Offset, PartitionKey};
 pub type LeaderReport = HashMap<PartitionKey, PartitionReport>;
 
 /// The report on one partition.
-pub fn report(led: &Led, key: PartitionKey) -> PartitionReport {
-    let (state, reason) = state(led);
+/// `is_unheard`: no in-sync real replica has asked for long.
+pub fn report(led: &Led, key: PartitionKey, is_unheard: bool) -> PartitionReport {
+    let (state, reason) = state(led, is_unheard);
     let high_watermark = led.leadership.high_watermark();
     let source_end = led.bounds.map(|bounds| bounds.high_watermark);
     let lag = source_end.zip(high_watermark).map(|(source, ours)| source.records_since(ours));
+    let lag_seconds = lag.map(|lag| if lag == 0 { 0.0 } else { lag_seconds(led, high_watermark) });
+    // What the source has by now is not known: at worst, a record for each moment since.
+    let unheard = led.unheard_since.map(|since| since.elapsed().as_secs_f64());
     PartitionReport {
         partition: key.partition,
         state,
@@ -26,8 +30,10 @@ pub fn report(led: &Led, key: PartitionKey) -> PartitionReport {
         source_log_start_offset: led.bounds.map(|bounds| bounds.log_start.0),
         high_watermark: high_watermark.map(|offset| offset.0),
         log_end_offset: led.buffer().map(|buffer| buffer.end().0),
-        lag_records: lag,
-        lag_seconds: lag.map(|lag| if lag == 0 { 0.0 } else { lag_seconds(led, high_watermark) }),
+        lag_records: lag.filter(|_| unheard.is_none()),
+        lag_seconds: unheard.map_or(lag_seconds, |unheard| {
+            Some(lag_seconds.map_or(unheard, |seconds| seconds.max(unheard)))
+        }),
         bytes_total: led.passed.bytes,
         records_total: led.passed.records,
         batches_total: led.passed.batches,
@@ -35,7 +41,7 @@ pub fn report(led: &Led, key: PartitionKey) -> PartitionReport {
     }
 }
 
-fn state(led: &Led) -> (PartitionState, Option<Reason>) {
+fn state(led: &Led, is_unheard: bool) -> (PartitionState, Option<Reason>) {
     let high_watermark = led.leadership.high_watermark();
     match &led.trouble {
         Some(trouble @ (Trouble::Unavailable(_) | Trouble::Unauthorized(_))) => {
@@ -44,6 +50,9 @@ fn state(led: &Led) -> (PartitionState, Option<Reason>) {
         Some(trouble) => (PartitionState::Failed, Some(trouble.reason())),
         None if led.leadership.in_sync_real().next().is_none() => {
             (PartitionState::DestinationUnavailable, Some(Reason::ReplicasOutOfSync))
+        }
+        None if is_unheard => {
+            (PartitionState::DestinationUnavailable, Some(Reason::DestinationUnreachable))
         }
         None => match (high_watermark, led.bounds) {
             (Some(ours), Some(bounds)) if ours >= bounds.high_watermark => {

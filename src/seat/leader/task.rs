@@ -351,10 +351,11 @@ impl LeaderTask {
 
     fn publish_report(&mut self) {
         let now = self.now();
+        let patience = self.config.lag_time / 2;
         let reports = self.led.iter_mut().map(|(&key, led)| {
             led.note_lag();
             led.tidy_refills(now);
-            (key, report(led, key))
+            (key, report(led, key, led.leadership.is_unheard(now, patience)))
         });
         self.report.send_replace(Arc::new(reports.collect()));
     }
