@@ -27,6 +27,7 @@ use crate::seat::Seat;
 use crate::seat::destination::Destination;
 use crate::seat::epoch_bump::{EpochBumpTask, EpochBumps};
 use crate::seat::heartbeat::{Standing, Wish};
+use crate::seat::incarnation::{Circumstances, Incarnation};
 use crate::seat::isr::IsrTask;
 use crate::seat::leader::{
     LeaderConfig, LeaderHandle, LeaderInputs, LeaderOutputs, LeaderReport, LeaderTask, RefillTask,
@@ -38,7 +39,7 @@ use crate::seat::strays::StrayTask;
 use crate::tail::Arrivals;
 use crate::tail::budget::MemoryBudget;
 use crate::tail::events::{Events, EventsSeen};
-use crate::types::{BrokerEpoch, Offset, Uuid};
+use crate::types::{BrokerEpoch, Offset};
 
 /// How long leadership may take to pass to others when we stop.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
@@ -118,6 +119,7 @@ fn stop_at_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output 
 /// The running parts.
 struct Daemon {
     seat: Seat,
+    incarnation: Incarnation,
     metadata: MetadataLog,
     wish: watch::Sender<Wish>,
     /// Ends the listeners.
@@ -136,7 +138,7 @@ impl Daemon {
         reports: watch::Sender<Arc<ClusterReport>>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let identity = identity(config, &destination.facts);
+        let (identity, incarnation) = identity(config, &destination.facts);
         let listeners = if followers.is_some() { Vec::new() } else { bind_all(config).await? };
         let (image, image_seen) = watch::channel(Arc::<Image>::default());
         let (applied, applied_seen) = watch::channel(Offset(-1));
@@ -202,7 +204,7 @@ impl Daemon {
             reports,
         };
         tasks.spawn(report.run());
-        Ok(Self { seat, metadata, wish, drained, listeners, tasks })
+        Ok(Self { seat, incarnation, metadata, wish, drained, listeners, tasks })
     }
 
     /// Runs until told to stop, then hands leadership over, within a deadline.
@@ -228,6 +230,10 @@ impl Daemon {
         };
         if let Some(outcome) = outcome {
             return outcome.context("keep the seat in the destination");
+        }
+        // Before the controller hears of it: from then on nobody may take the incarnation on.
+        if let Err(error) = self.incarnation.forget() {
+            tracing::warn!(%error, "the incarnation cannot be taken away; remove the file by hand");
         }
         self.wish.send_replace(Wish::ShutDown);
         tokio::select! {
@@ -278,19 +284,42 @@ async fn forget_events(mut events: EventsSeen) {
     std::future::pending().await
 }
 
-fn identity(config: &Config, facts: &Destination) -> Identity {
+fn identity(config: &Config, facts: &Destination) -> (Identity, Incarnation) {
     let id = config.daemon.broker_id;
     let listeners = config.destination.listeners.iter().map(|listener| AdvertisedListener {
         name: listener.name.clone(),
         endpoint: listener.advertise.clone(),
         security_protocol: PLAINTEXT,
     });
-    Identity {
+    let listeners: Vec<_> = listeners.collect();
+    let incarnation = incarnation(config, &facts.cluster_id, &listeners);
+    let identity = Identity {
         id,
         cluster_id: facts.cluster_id.clone(),
-        incarnation: Uuid::new_v4(),
+        incarnation: incarnation.id,
         directory: Identity::directory_of(&facts.cluster_id, id),
-        listeners: listeners.collect(),
+        listeners,
+    };
+    (identity, incarnation)
+}
+
+/// Without its directory the seat only returns later after a crash: no reason not to start.
+fn incarnation(config: &Config, cluster_id: &str, listeners: &[AdvertisedListener]) -> Incarnation {
+    let Some(directory) = &config.daemon.state_dir else { return Incarnation::unkept() };
+    let kept = Circumstances::here(cluster_id, config.daemon.broker_id, listeners)
+        .and_then(|circumstances| Incarnation::kept(directory, circumstances));
+    match kept {
+        Ok(incarnation) => {
+            tracing::info!(
+                state_dir = %directory.display(), incarnation = %incarnation.id,
+                is_taken_on = incarnation.is_taken_on, "incarnation"
+            );
+            incarnation
+        }
+        Err(error) => {
+            tracing::warn!(%error, "daemon.state_dir cannot be used; going on without it");
+            Incarnation::unkept()
+        }
     }
 }
 

@@ -10,5 +10,6 @@ mod kafka {
     mod harness;
     mod in_sync;
     mod placement;
+    mod returning;
     mod verify;
 }

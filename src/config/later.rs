@@ -68,15 +68,6 @@ pub fn notice_groups(section: &Section<'_>) {
     }
 }
 
-/// The instant return after a crash.
-pub fn notice_state_dir(section: &Section<'_>, state_dir: Option<&Placed<String>>) {
-    if let Some(state_dir) = state_dir {
-        let text = "has no effect yet: after a crash the seat returns when its old session has \
-                    ended, about 9 s later";
-        section.notice(state_dir.problem(text));
-    }
-}
-
 /// Throughput limits.
 pub fn refuse_limits(section: &Section<'_>) {
     if let Some(limit) = section.string("bytes_per_second") {

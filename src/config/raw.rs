@@ -87,7 +87,6 @@ impl RawDaemon {
             memory: section.string("memory"),
             state_dir: section.string("state_dir"),
         };
-        later::notice_state_dir(section, raw.state_dir.as_ref());
         section.refuse_others();
         raw
     }

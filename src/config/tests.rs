@@ -146,9 +146,6 @@ fn what_is_harmlessly_missing_is_noticed() {
         let notices = parse(&format!("{GOOD}{table}\n")).unwrap().notices;
         assert!(notices[0].to_string().contains("group sync is not yet supported"), "{notices:?}");
     }
-    let state_dir = GOOD.replace("broker_id = 9001", "broker_id = 9001\nstate_dir = \"/x\"");
-    let notices = parse(&state_dir).unwrap().notices;
-    assert!(notices[0].to_string().starts_with("daemon.state_dir: has no effect"), "{notices:?}");
 }
 
 #[test]

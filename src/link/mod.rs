@@ -2,6 +2,7 @@
 //! of its mirrors, and what is said of it all.
 
 pub mod config;
+mod recover;
 pub mod rejoin;
 pub mod report;
 pub mod tail_check;
@@ -134,6 +135,7 @@ impl Link {
             source,
             failures,
             events: parts.events,
+            bumps: parts.bumps,
         };
         Ok((Self { topics, reader, rejoin, reporter }, reported))
     }

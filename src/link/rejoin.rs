@@ -9,17 +9,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::recover::Recovery;
 use super::tail_check::{self, Copy, Evidence};
 use crate::client::Cluster;
 use crate::image::{Image, PartitionImage};
 use crate::mirror::topic_configs;
+use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::error::SeatError;
 use crate::seat::follow::{self, Followed, FollowerIdentity};
 use crate::seat::leader::{Adoption, LeaderHandle, MirrorTopic};
 use crate::seat::peers::Peers;
 use crate::tail::Trouble;
 use crate::tail::events::Events;
-use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, LinkName, PartitionKey, TopicPartition};
+use crate::types::{
+    BrokerEpoch, BrokerId, LeaderEpoch, LinkName, Offset, PartitionKey, TopicName, TopicPartition,
+};
 
 /// Between looks, when the image does not change.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -49,6 +53,17 @@ pub struct Rejoin {
     pub failures: watch::Sender<Arc<BTreeMap<PartitionKey, Trouble>>>,
     /// What a person may want to know later.
     pub events: Events,
+    /// Where a new leader epoch is asked for.
+    pub bumps: EpochBumps,
+}
+
+/// A partition whose tail was checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) key: PartitionKey,
+    pub(super) topic: &'a TopicName,
+    /// End of the copy.
+    pub(super) log_end: Offset,
 }
 
 /// A partition that another broker leads and we should, or may have to.
@@ -69,7 +84,12 @@ impl Rejoin {
     pub async fn run(mut self, stop: CancellationToken) {
         // What the leader task was told, by the leader epoch that it holds for.
         let mut adopted: HashMap<PartitionKey, LeaderEpoch> = HashMap::new();
+        let mut recovery = Recovery::default();
         loop {
+            let image = self.image.borrow().clone();
+            if self.identity(&image).is_some() {
+                self.recover(&image, &mut recovery).await;
+            }
             if let Err(error) = self.round(&mut adopted).await {
                 tracing::info!(link = %self.link, %error, "cannot take leadership back yet; trying on");
             }
@@ -198,7 +218,10 @@ impl Rejoin {
         let copies: Vec<_> = known.iter().map(|(away, adoption)| copy_of(away, adoption)).collect();
         let evidence = tail_check::check(&self.destination, &self.source, &copies).await;
         for ((away, adoption), evidence) in known.into_iter().zip(evidence) {
-            if self.accept(away, &adoption, evidence) {
+            let followed = &away.followed;
+            let log_end = adoption.log_end;
+            let subject = Subject { key: followed.key, topic: &followed.topic, log_end };
+            if self.accept(&subject, evidence) {
                 good.push(adoption);
             }
         }
@@ -220,9 +243,9 @@ impl Rejoin {
     }
 
     /// Whether the evidence allows us to lead; keeps the reason where it does not.
-    fn accept(&self, away: &Away, adoption: &Adoption, evidence: Evidence) -> bool {
-        let (topic, partition) = (&away.followed.topic, away.followed.key.partition);
-        let offset = adoption.log_end;
+    pub(super) fn accept(&self, subject: &Subject<'_>, evidence: Evidence) -> bool {
+        let (topic, partition) = (subject.topic, subject.key.partition);
+        let offset = subject.log_end;
         let trouble = match evidence {
             Evidence::Same => None,
             Evidence::Nothing => {
@@ -238,12 +261,12 @@ impl Rejoin {
                 Some(Trouble::Unavailable(why))
             }
         };
-        self.note(away, offset, trouble.clone());
+        self.note(subject, trouble.clone());
         trouble.is_none()
     }
 
-    fn note(&self, away: &Away, offset: crate::types::Offset, trouble: Option<Trouble>) {
-        let key = away.followed.key;
+    fn note(&self, subject: &Subject<'_>, trouble: Option<Trouble>) {
+        let (key, topic, offset) = (subject.key, subject.topic, subject.log_end);
         self.failures.send_if_modified(|failures| {
             if failures.get(&key) == trouble.as_ref() {
                 return false;
@@ -252,7 +275,7 @@ impl Rejoin {
                 trouble.as_ref().filter(|t| !matches!(t, Trouble::Unavailable(_)))
             {
                 tracing::error!(
-                    link = %self.link, topic = %away.followed.topic, partition = key.partition,
+                    link = %self.link, %topic, partition = key.partition,
                     %offset, ?trouble,
                     "the copy does not continue what the source has now; it stays as it is, \
                      readable and locked; compare both sides before anything else"
@@ -293,5 +316,6 @@ fn copy_of(away: &Away, adoption: &Adoption) -> Copy {
         source: TopicPartition { topic: away.mirror.source_name.clone(), partition },
         leader: away.leader,
         log_end: adoption.log_end,
+        readable: None,
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod decision;
 pub mod epoch_bump;
+pub mod epoch_search;
 pub mod event;
 pub mod filter;
 pub mod follower;

@@ -49,7 +49,8 @@ pub enum Beginning {
         log_end: Offset,
         /// Its log start.
         log_start: Offset,
-        /// The high watermark, where it is known from an epoch of our own.
+        /// The high watermark, where it is known from an epoch of our own; or what a replica knew of
+        /// it, which is never above it.
         high_watermark: Option<Offset>,
     },
 }
@@ -333,7 +334,11 @@ impl Leadership {
     }
 
     fn open(&mut self, start: Offset) -> Result<(), HistoryError> {
-        self.history.push(EpochStart { epoch: self.assignment.leader_epoch, start })?;
+        let epoch = self.assignment.leader_epoch;
+        // A daemon before us began it under the same registration.
+        if self.history.newest().is_none_or(|newest| newest.epoch != epoch) {
+            self.history.push(EpochStart { epoch, start })?;
+        }
         self.is_open = true;
         Ok(())
     }

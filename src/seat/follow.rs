@@ -74,7 +74,7 @@ pub async fn learn(
         let history =
             EpochHistory::from_starts(steps.into_iter().rev()).map_err(|_misfit| -1i16)?;
         let (key, leader_epoch) = (partition.key, partition.leader_epoch);
-        Ok(Adoption { key, leader_epoch, history, log_end, log_start })
+        Ok(Adoption { key, leader_epoch, history, log_end, log_start, high_watermark: None })
     });
     Ok(learned.collect())
 }

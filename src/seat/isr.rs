@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::AlterPartitionRequest;
 use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::controllers::ControllerConnection;
 use super::error::SeatError;
@@ -20,6 +22,10 @@ const CHANGES_AT_ONCE: usize = 1_000;
 const REST: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// The controller applied it and thereby completed a reassignment: our leadership ends.
 const NEW_LEADER_ELECTED: i16 = 108;
+const NOT_CONTROLLER: i16 = 41;
+const BROKER_ID_NOT_REGISTERED: i16 = 102;
+/// Between log lines about requests that fail as a whole.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// One change that is wanted.
 #[derive(Clone, Debug)]
@@ -48,10 +54,30 @@ pub struct IsrOutcome {
 pub enum IsrResult {
     /// Applied: the metadata log will show it.
     Applied,
-    /// Not applied.
-    Refused,
+    /// Not applied, with Kafka's error code:
+    ///
+    /// - 95 `INVALID_UPDATE_VERSION`, 74 `FENCED_LEADER_EPOCH`: the metadata log is ahead of us and
+    ///   will tell.
+    /// - 41 `NOT_CONTROLLER`: it knows less than we do and is not the active controller.
+    /// - 107 `INELIGIBLE_REPLICA`: a member was fenced, stopped or started anew meanwhile.
+    /// - 77 `STALE_BROKER_EPOCH`: we are registered no more; the heartbeat sees to it.
+    /// - 42 `INVALID_REQUEST`: we do not lead, or were left out.
+    Refused(i16),
     /// No answer: it may have been applied or not.
     Unknown,
+}
+
+impl std::fmt::Display for IsrResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Applied => f.write_str("applied"),
+            Self::Refused(code) => match ResponseError::try_from_code(*code) {
+                Some(error) => write!(f, "error {code} ({error:?})"),
+                None => write!(f, "error {code}"),
+            },
+            Self::Unknown => f.write_str("no answer"),
+        }
+    }
 }
 
 /// What the image says of a broker that could join.
@@ -80,27 +106,25 @@ pub struct IsrTask {
 impl IsrTask {
     /// Runs until the leader task is gone.
     pub async fn run(mut self) {
-        let mut failed = false;
+        let mut told: Option<Instant> = None;
         let mut rest = Backoff::new(REST.0, REST.1);
         while let Some(requests) = self.requests.recv().await {
             for chunk in requests.chunks(CHANGES_AT_ONCE) {
                 if let Err(error) = self.send(chunk).await {
-                    if !failed {
+                    if told.is_none_or(|at| at.elapsed() >= QUIET) {
+                        told = Some(Instant::now());
                         tracing::warn!(
                             %error, changes = chunk.len(),
                             "in-sync replicas cannot be changed now; trying on"
                         );
                     }
-                    failed = true;
-                    let result = if matches!(error, SeatError::Client(_)) {
-                        IsrResult::Unknown
-                    } else {
-                        IsrResult::Refused
+                    let result = match error {
+                        SeatError::Answered { code, .. } => IsrResult::Refused(code),
+                        _ => IsrResult::Unknown,
                     };
                     self.report_all(chunk, result);
                     tokio::time::sleep(rest.next()).await;
                 } else {
-                    failed = false;
                     rest.reset();
                 }
             }
@@ -109,7 +133,7 @@ impl IsrTask {
 
     async fn send(&mut self, requests: &[IsrRequest]) -> Result<(), SeatError> {
         let Some(epoch) = *self.registration.borrow() else {
-            self.report_all(requests, IsrResult::Refused);
+            self.report_all(requests, IsrResult::Refused(BROKER_ID_NOT_REGISTERED));
             return Ok(());
         };
         let request = alter_partition(self.seat, epoch, requests);
@@ -123,8 +147,12 @@ impl IsrTask {
             })
         });
         let answers: HashMap<PartitionKey, i16> = answers.collect();
+        // Its partitions are older than those that we know of.
+        if answers.values().any(|code| *code == NOT_CONTROLLER) {
+            self.controller.moved();
+        }
         for request in requests {
-            self.report(request, result_of(request, answers.get(&request.key).copied()));
+            self.report(request, result_of(answers.get(&request.key).copied()));
         }
         Ok(())
     }
@@ -143,16 +171,10 @@ impl IsrTask {
     }
 }
 
-fn result_of(request: &IsrRequest, code: Option<i16>) -> IsrResult {
+fn result_of(code: Option<i16>) -> IsrResult {
     match code {
         Some(0 | NEW_LEADER_ELECTED) => IsrResult::Applied,
-        Some(code) => {
-            tracing::info!(
-                topic = %request.key.topic, partition = request.key.partition, error_code = code,
-                in_sync = ?request.proposal.in_sync, "in-sync replicas not changed"
-            );
-            IsrResult::Refused
-        }
+        Some(code) => IsrResult::Refused(code),
         None => IsrResult::Unknown,
     }
 }

@@ -7,6 +7,7 @@ pub mod epoch_bump;
 pub mod error;
 pub mod follow;
 pub mod heartbeat;
+pub mod incarnation;
 pub mod internal_topics;
 pub mod isr;
 pub mod leader;
@@ -16,6 +17,7 @@ mod questions;
 pub mod reassign;
 pub mod registration;
 pub mod replica;
+pub mod replica_log;
 pub mod strays;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +86,7 @@ impl Seat {
                 _ = wish.wait_for(|&wish| wish == Wish::ShutDown) => return Ok(()),
             }
             let image = self.image.borrow().clone();
+            self.identity.shed_poison(&image);
             let previous = image.broker(self.identity.id).map(|broker| broker.epoch);
             let epoch = tokio::select! {
                 registered = self.identity.register(&mut controller, previous) => registered?,

@@ -101,6 +101,15 @@ impl Identity {
         Ok(())
     }
 
+    /// An incarnation that was in controlled shutdown is never elected again: then we are another one.
+    pub fn shed_poison(&mut self, image: &Image) {
+        if image.broker(self.id).is_some_and(|broker| {
+            broker.in_controlled_shutdown && broker.incarnation == self.incarnation
+        }) {
+            self.incarnation = Uuid::new_v4();
+        }
+    }
+
     fn request(&self, previous: Option<BrokerEpoch>) -> BrokerRegistrationRequest {
         let listeners = self.listeners.iter().map(|listener| {
             Listener::default()

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::mirror::decision::{Decision, Policies};
 use crate::mirror::lineage::EpochHistory;
+use crate::mirror::partition::FollowerFetch;
 use crate::tail::{Orders, StartAt};
 use crate::types::{
     BrokerEpoch, BrokerId, LeaderEpoch, LinkName, Offset, OffsetAndEpoch, PartitionKey, TopicId,
@@ -150,7 +151,7 @@ pub type QuestionAnswer = Result<OffsetAndEpoch, i16>;
 pub struct Adoption {
     /// The partition.
     pub key: PartitionKey,
-    /// Leader epoch of the leader that told it.
+    /// Leader epoch of the leader that told it; our own where a replica did while we lead.
     pub leader_epoch: LeaderEpoch,
     /// All epochs up to `log_end`.
     pub history: EpochHistory,
@@ -158,6 +159,19 @@ pub struct Adoption {
     pub log_end: Offset,
     /// The leader's log start.
     pub log_start: Offset,
+    /// A high watermark that no replica is above, where it has to be taken from one.
+    pub high_watermark: Option<Offset>,
+}
+
+/// A partition that we lead by the metadata log and whose log we do not know.
+#[derive(Clone, Debug)]
+pub struct Unknown {
+    /// The partition.
+    pub key: PartitionKey,
+    /// Our leader epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// What its replicas asked for last in this epoch: where their logs end.
+    pub fetches: Vec<FollowerFetch>,
 }
 
 /// Requests to the task.
@@ -175,6 +189,8 @@ pub enum Command {
     Decide(Vec<(PartitionKey, Decision)>, oneshot::Sender<()>),
     /// Decisions that await their partitions, which we do not lead.
     Decisions(oneshot::Sender<Vec<(PartitionKey, Decision)>>),
+    /// Bound partitions that we lead and do not know.
+    Unknown(oneshot::Sender<Vec<Unknown>>),
     /// All mirrors that were bound.
     Mirrors(oneshot::Sender<Vec<Arc<MirrorTopic>>>),
     /// A follower's Fetch; a refusal of the session is in the answer.
@@ -230,6 +246,12 @@ impl LeaderHandle {
     /// Decisions that await partitions which we do not lead.
     pub async fn decisions(&self) -> Vec<(PartitionKey, Decision)> {
         self.ask(Command::Decisions).await.unwrap_or_default()
+    }
+
+    /// Partitions of mirrors that we lead although their logs are not known: replicas are told to wait
+    /// until they are adopted.
+    pub async fn unknown(&self) -> Vec<Unknown> {
+        self.ask(Command::Unknown).await.unwrap_or_default()
     }
 
     /// All mirrors that were bound.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::{Adoption, LedPartition, MirrorTopic};
+use super::in_sync::Wish;
 use super::refill::{RefillRequest, Refills};
 use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError};
 use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership, Refusal};
@@ -44,6 +45,8 @@ pub struct Led {
     refusals: HashMap<BrokerId, Refusal>,
     /// Where replicas ended that were told to cut their logs, as it was logged.
     cuts: HashMap<BrokerId, Offset>,
+    /// How the last change of the in-sync replicas that we wanted fared.
+    pub wish: Wish,
     /// Why nothing arrives, where that is so.
     pub trouble: Option<Trouble>,
     /// Since when something at the source is not readable here.
@@ -87,7 +90,7 @@ impl Led {
             history: adoption.history,
             log_end: adoption.log_end,
             log_start: adoption.log_start,
-            high_watermark: None,
+            high_watermark: adoption.high_watermark,
         };
         let leadership = Leadership::begin(seats, assignment, beginning, now);
         Self::new(adoption.key, mirror, leadership)
@@ -105,6 +108,7 @@ impl Led {
             refills: Refills::default(),
             refusals: HashMap::new(),
             cuts: HashMap::new(),
+            wish: Wish::default(),
             trouble: None,
             behind_since: None,
             unheard_since: None,

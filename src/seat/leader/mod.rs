@@ -3,6 +3,7 @@
 mod answers;
 mod decisions;
 mod handle;
+mod in_sync;
 mod led;
 mod refill;
 mod report;
@@ -12,10 +13,11 @@ mod serving;
 mod sessions;
 mod strays;
 mod task;
+mod unknown;
 
 pub use handle::{
     About, Adoption, Command, FetchedPartition, FollowerAnswer, FollowerRequest, LeaderHandle,
-    LedPartition, MirrorTopic, PartitionAnswer, Question, QuestionAnswer,
+    LedPartition, MirrorTopic, PartitionAnswer, Question, QuestionAnswer, Unknown,
 };
 pub use refill::RefillTask;
 pub use report::LeaderReport;

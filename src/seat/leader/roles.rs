@@ -77,6 +77,7 @@ impl LeaderTask {
             let gone: Vec<_> = self.led.keys().filter(|key| key.topic == topic).copied().collect();
             gone.into_iter().for_each(|key| self.give_up(key));
             self.strays.retain(|key, _| key.topic != topic);
+            self.unknown.retain(|key, _| key.topic != topic);
             return;
         };
         for (&partition, state) in &present.partitions {
@@ -91,6 +92,7 @@ impl LeaderTask {
                 self.rest(key);
             } else {
                 self.give_up(key);
+                self.unknown.remove(&key);
                 if self.adopted.get(&key).is_some_and(|a| a.leader_epoch < state.leader_epoch) {
                     self.adopted.remove(&key);
                 }
@@ -113,8 +115,15 @@ impl LeaderTask {
         {
             let before = led.leadership.high_watermark();
             led.leadership.on_seats(seats);
+            let known = led.leadership.assignment();
+            let is_changed = known.partition_epoch < assignment.partition_epoch;
+            let in_sync = known.in_sync.clone();
             match led.leadership.on_assignment(assignment, now) {
                 Ok(()) => {
+                    if is_changed {
+                        self.on_in_sync(key, &in_sync);
+                    }
+                    let Some(led) = self.led.get(&key) else { return };
                     if before != led.leadership.high_watermark() {
                         self.read_on(key);
                     }
@@ -126,12 +135,7 @@ impl LeaderTask {
         }
         let Some(mirror) = self.mirrors.get(&key.topic).cloned() else { return };
         let is_new = self.birth.is_new(key, state).then(EpochHistory::default);
-        // With another seat there somebody may have copied in an epoch that we have not heard of.
-        let may_miss_one = seats.len() < 2;
-        let adoption = self.adopted.remove(&key).filter(|a| {
-            let missed = state.leader_epoch.0.saturating_sub(a.leader_epoch.0);
-            missed == 1 || (missed > 1 && may_miss_one)
-        });
+        let adoption = self.take_adoption(key, state, seats.len());
         let (next, empty) = match self.led.remove(&key) {
             Some(led) => led.into_next_epoch(seats.clone(), assignment.clone(), now),
             None => (None, is_new),
@@ -141,10 +145,13 @@ impl LeaderTask {
             (None, Some(adoption), _) => Led::adopted(adoption, mirror, seats, assignment, now),
             (None, None, Some(history)) => Led::fresh(key, history, mirror, seats, assignment, now),
             (None, None, None) => {
-                tracing::warn!(
-                    topic = %mirror.name, partition = key.partition, leader_epoch = %state.leader_epoch,
-                    "elected for a partition whose history is not known; replicas are told to wait"
-                );
+                if self.wait_for_adoption(key, state.leader_epoch) {
+                    tracing::info!(
+                        topic = %mirror.name, partition = key.partition,
+                        leader_epoch = %state.leader_epoch, in_sync = ?state.in_sync,
+                        "leading a partition whose log is not known; replicas wait while it is learned"
+                    );
+                }
                 return;
             }
         };
@@ -153,6 +160,7 @@ impl LeaderTask {
             leader_epoch = %state.leader_epoch, offset = %led.leadership.log_end(), "leading"
         );
         self.led.insert(key, led);
+        self.unknown.remove(&key);
         self.read_on(key);
         self.mark(key);
     }

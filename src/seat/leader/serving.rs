@@ -70,6 +70,7 @@ impl LeaderTask {
 
     fn note_fetch(&mut self, key: PartitionKey, fetch: FollowerFetch, now: Duration) {
         let Some(led) = self.led.get_mut(&key) else {
+            self.note_waiting(key, fetch);
             return self.note_stray_fetch(key, fetch, now);
         };
         let before = (led.leadership.high_watermark(), led.leadership.history().is_some());

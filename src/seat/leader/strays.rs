@@ -108,7 +108,7 @@ impl LeaderTask {
         let Some(leadership) = self.strays.get_mut(&outcome.key) else { return };
         if leadership.assignment().leader_epoch == outcome.leader_epoch {
             match outcome.result {
-                IsrResult::Refused => leadership.on_isr_refused(outcome.partition_epoch),
+                IsrResult::Refused(_) => leadership.on_isr_refused(outcome.partition_epoch),
                 IsrResult::Unknown => leadership.on_isr_unknown(outcome.partition_epoch),
                 IsrResult::Applied => {}
             }

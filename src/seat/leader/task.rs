@@ -16,12 +16,13 @@ use super::roles::Birth;
 use super::serving::Parked;
 use super::sessions::{SessionId, Sessions};
 use super::strays::Strays;
+use super::unknown::Waiting;
 use crate::image::{Delta, Image};
 use crate::mirror::decision::Decision;
 use crate::mirror::event::Event;
 use crate::mirror::revival::Revivals;
 use crate::seat::epoch_bump::EpochBumps;
-use crate::seat::isr::{IsrOutcome, IsrRequest, IsrResult};
+use crate::seat::isr::{IsrOutcome, IsrRequest};
 use crate::tail::events::Events;
 use crate::tail::{Arrival, Order, Orders};
 use crate::types::{BrokerEpoch, BrokerId, LinkName, PartitionKey, TopicId};
@@ -86,6 +87,7 @@ pub struct LeaderTask {
     pub(super) led: HashMap<PartitionKey, Led>,
     pub(super) strays: Strays,
     pub(super) adopted: HashMap<PartitionKey, Adoption>,
+    pub(super) unknown: HashMap<PartitionKey, Waiting>,
     /// On failed partitions that we do not lead.
     pub(super) decisions: HashMap<PartitionKey, Decision>,
     pub(super) sources: HashMap<LinkName, Orders>,
@@ -122,6 +124,7 @@ impl LeaderTask {
             led: HashMap::new(),
             strays: Strays::new(),
             adopted: HashMap::new(),
+            unknown: HashMap::new(),
             decisions: HashMap::new(),
             sources: HashMap::new(),
             sessions: Sessions::default(),
@@ -209,9 +212,7 @@ impl LeaderTask {
                 self.sources.insert(link, orders);
             }
             Command::Adopt(adoptions, done) => {
-                for adoption in adoptions {
-                    self.adopted.insert(adoption.key, adoption);
-                }
+                self.on_adoptions(adoptions);
                 let _gone = done.send(());
             }
             Command::Decide(decisions, done) => {
@@ -221,6 +222,9 @@ impl LeaderTask {
             Command::Decisions(reply) => {
                 let waiting = self.decisions.iter().map(|(&key, &decision)| (key, decision));
                 let _gone = reply.send(waiting.collect());
+            }
+            Command::Unknown(reply) => {
+                let _gone = reply.send(self.unknown());
             }
             Command::Mirrors(reply) => {
                 let _gone = reply.send(self.mirrors.values().cloned().collect());
@@ -319,22 +323,11 @@ impl LeaderTask {
         }
     }
 
-    fn on_isr_outcome(&mut self, outcome: &IsrOutcome) {
-        self.on_stray_isr_outcome(outcome);
-        let Some(led) = self.led.get_mut(&outcome.key) else { return };
-        let is_current = led.leadership.assignment().leader_epoch == outcome.leader_epoch;
-        match outcome.result {
-            IsrResult::Refused if is_current => {
-                led.leadership.on_isr_refused(outcome.partition_epoch);
-            }
-            IsrResult::Unknown if is_current => {
-                led.leadership.on_isr_unknown(outcome.partition_epoch);
-            }
-            _ => {}
-        }
-    }
-
     fn on_tick(&mut self) {
+        if !self.was_current {
+            // Registered under the incarnation before: the metadata log may show nothing new.
+            self.on_delta(&Delta::default());
+        }
         self.note_alive();
         self.share_memory();
         self.ask_for_isr_changes();
@@ -380,28 +373,6 @@ impl LeaderTask {
             // What nobody takes must not hold memory that others need.
             let has_takers = led.leadership.in_sync_real().next().is_some();
             led.limit_memory(if has_takers { limit } else { 0 });
-        }
-    }
-
-    fn ask_for_isr_changes(&mut self) {
-        let now = self.now();
-        let lag_time = self.config.lag_time;
-        let image = Arc::clone(&self.image);
-        let mut requests = Vec::new();
-        self.stray_isr_changes(&mut requests);
-        for (&key, led) in &mut self.led {
-            let candidate = |id| crate::seat::isr::candidate(&image, id);
-            if let Some(proposal) = led.leadership.propose_isr(now, lag_time, candidate) {
-                tracing::info!(
-                    link = %led.mirror().link, topic = %led.mirror().name,
-                    partition = key.partition, in_sync = ?proposal.in_sync,
-                    "asking for a change of the in-sync replicas"
-                );
-                requests.push(IsrRequest { key, proposal });
-            }
-        }
-        if !requests.is_empty() {
-            let _stopped = self.isr_requests.send(requests);
         }
     }
 }
