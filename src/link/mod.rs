@@ -9,7 +9,7 @@ pub mod tail_check;
 pub mod topics;
 pub mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,6 +136,7 @@ impl Link {
             failures,
             events: parts.events,
             bumps: parts.bumps,
+            resting: HashMap::new(),
         };
         Ok((Self { topics, reader, rejoin, reporter }, reported))
     }

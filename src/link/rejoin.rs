@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::recover::Recovery;
@@ -27,6 +28,8 @@ use crate::types::{
 
 /// Between looks, when the image does not change.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Between looks, when the image changes all the time.
+const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 /// Partitions handled together.
 const AT_ONCE: usize = 500;
 
@@ -55,6 +58,8 @@ pub struct Rejoin {
     pub events: Events,
     /// Where a new leader epoch is asked for.
     pub bumps: EpochBumps,
+    /// Leaders that could not be asked, and until when they are left alone.
+    pub resting: HashMap<BrokerId, Instant>,
 }
 
 /// A partition whose tail was checked.
@@ -95,6 +100,10 @@ impl Rejoin {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(LEAST_INTERVAL) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(INTERVAL) => {}
                 Ok(()) = self.image.changed() => {}
             }
@@ -116,15 +125,23 @@ impl Rejoin {
         let (known, unknown): (Vec<_>, Vec<_>) = away
             .into_iter()
             .partition(|away| away.is_in_sync && adopted.contains_key(&away.followed.key));
+        self.resting.retain(|_, until| *until > Instant::now());
         for (leader, group) in by_leader(&unknown) {
             for group in group.chunks(AT_ONCE) {
+                if self.resting.contains_key(&leader) {
+                    break;
+                }
+                let began = Instant::now();
                 match self.adopt(&image, leader, group, identity).await {
                     Ok(good) => adopted.extend(good.iter().map(|a| (a.key, a.leader_epoch))),
-                    // Others need not wait for it.
-                    Err(error) => tracing::info!(
-                        link = %self.link, broker = %leader, partitions = group.len(), %error,
-                        "cannot take leadership back from this broker yet; trying on"
-                    ),
+                    Err(error) => {
+                        // Others must not wait for one that hangs: it rests as long as it took.
+                        self.resting.insert(leader, Instant::now() + began.elapsed());
+                        tracing::info!(
+                            link = %self.link, broker = %leader, partitions = group.len(), %error,
+                            "cannot take leadership back from this broker yet; trying on"
+                        );
+                    }
                 }
             }
         }

@@ -120,7 +120,11 @@ impl EpochBumpTask {
         else {
             return;
         };
-        if partition.leader_epoch != request.leader_epoch || active.contains_key(&request.key) {
+        // While it is unlocked no other broker may be helped to lead it: clients could write there.
+        if partition.leader_epoch != request.leader_epoch
+            || active.contains_key(&request.key)
+            || !topic_configs::is_locked(image.topic_config(&topic.name))
+        {
             return;
         }
         tracing::info!(

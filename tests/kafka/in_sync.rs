@@ -1,12 +1,13 @@
 //! Replicas that fall out of the in-sync replicas in ways of their own, and how they come back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use crate::support::cluster::Cluster;
 use crate::support::compare::wait_identical;
 use crate::support::daemon::{DaemonSpec, SEAT};
+use crate::support::java::Produce;
 use crate::support::judge::NewTopic;
 use crate::support::judge::admin::{BROKER, TOPIC};
 use crate::support::judge::produce::plain_batch;
@@ -14,7 +15,9 @@ use crate::support::workspace::Workspace;
 use crate::support::{ClusterSpec, eventually, scenario};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const LAG_TIME_MS: i64 = 10_000;
+const LAG_TIME_MS: i64 = 4_000;
+/// Well beyond the time after which a silent replica counts as failed.
+const LONG_SILENCE: Duration = Duration::from_secs(22);
 /// The least that 4.x takes.
 const SMALL_SEGMENT: usize = 1 << 20;
 const SEGMENT: &str = "segment.bytes";
@@ -54,6 +57,83 @@ fn a_failed_replica_is_revived_where_no_broker_is_spare() {
             Ok(())
         })
     });
+}
+
+/// A replica that hangs, one whose broker came back with less than it had, and one that a throttle keeps
+/// from asking: each is out of sync for a while and comes back, and the others never wait for it.
+#[test]
+fn replicas_that_hang_or_lose_their_logs_come_back() {
+    scenario("replicas-behind", |workspace| {
+        let (source, mut destination) = clusters(workspace, 3)?;
+        let load = Produce::to(&source.bootstrap(), "large")
+            .count(0)
+            .option("rate", 1_000)
+            .option("size", 1_000)
+            .option("flush", 50)
+            .start(source.dist())?;
+        let daemon = DaemonSpec::new(&source, &destination, &["large"])
+            .line("link.topics", "replication_factor = 3")
+            .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+        wait_in_sync(&destination, &[1, 2, 3])?;
+        wait_passed(&source, &destination)?;
+        destination.pause(3)?;
+        wait_in_sync(&destination, &[1, 2])?;
+        wait_passed(&source, &destination)?;
+        destination.resume(3)?;
+        wait_in_sync(&destination, &[1, 2, 3])?;
+        let epoch = destination.any_judge()?.partition("large", 0)?.leader_epoch;
+        let mut judge = destination.judge(2)?;
+        judge.alter_config(BROKER, "2", THROTTLED_RATE, Some("1"))?;
+        judge.alter_config(TOPIC, "large", THROTTLED_REPLICAS, Some("0:2"))?;
+        destination.kill(2)?;
+        shorten_log(&destination, 2)?;
+        destination.start_again(2)?;
+        destination.wait_unfenced(&[1, 2, 3])?;
+        let throttled = Instant::now();
+        eventually(DEADLINE, "a long silence", || {
+            let now = destination.any_judge()?.partition("large", 0)?;
+            ensure!(throttled.elapsed() > LONG_SILENCE, "{now:?}");
+            ensure!(!now.in_sync.contains(&2) && now.leader_epoch == epoch, "{now:?}");
+            Ok(())
+        })?;
+        ensure!(!daemon.log_text()?.contains("FOLLOWER_REVIVED"), "taken for a failed one");
+        wait_passed(&source, &destination)?;
+        let mut judge = destination.judge(2)?;
+        judge.alter_config(TOPIC, "large", THROTTLED_REPLICAS, None)?;
+        judge.alter_config(BROKER, "2", THROTTLED_RATE, None)?;
+        wait_in_sync(&destination, &[1, 2, 3])?;
+        load.stop()?;
+        wait_identical(&source, &destination, "large", "large", DEADLINE)
+    });
+}
+
+const THROTTLED_RATE: &str = "follower.replication.throttled.rate";
+const THROTTLED_REPLICAS: &str = "follower.replication.throttled.replicas";
+
+fn wait_in_sync(destination: &Cluster, real: &[i32]) -> Result<()> {
+    let wanted = [real, &[SEAT]].concat();
+    eventually(DEADLINE, format!("{wanted:?} in sync"), || {
+        let now = destination.any_judge()?.partition("large", 0)?;
+        ensure!(now.in_sync == wanted && now.leader == SEAT, "{now:?}");
+        Ok(())
+    })
+}
+
+/// Waits until some MiB more can be read.
+fn wait_passed(source: &Cluster, destination: &Cluster) -> Result<()> {
+    let wanted = source.any_judge()?.log_end_offset("large", 0)? + 3_000;
+    eventually(DEADLINE, format!("the mirror to reach {wanted}"), || {
+        let found = destination.any_judge()?.bounds("large", 0)?.high_watermark;
+        ensure!(found >= wanted, "it ends at {found}");
+        Ok(())
+    })
+}
+
+/// Takes half of what a broker that was killed holds, somewhere inside of a batch.
+fn shorten_log(destination: &Cluster, broker: i32) -> Result<()> {
+    let path = destination.node(broker)?.log_dir.join("large-0/00000000000000000000.log");
+    let file = std::fs::File::options().write(true).open(path)?;
+    Ok(file.set_len(file.metadata()?.len() / 2 + 7)?)
 }
 
 fn clusters(workspace: &Workspace, brokers: i32) -> Result<(Cluster, Cluster)> {
