@@ -11,5 +11,6 @@ mod kafka {
     mod in_sync;
     mod placement;
     mod returning;
+    mod seats;
     mod verify;
 }

@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::AdminError;
 use super::view::lag_bytes;
-use crate::mirror::report::{ClusterReport, PartitionReport};
+use crate::mirror::report::{ClusterReport, PartitionReport, PartitionState};
 use crate::mirror::topic::MirrorState;
 
 /// Upper bounds of all histograms of seconds: from half a millisecond, a fetch on the same
@@ -123,7 +123,11 @@ impl Exposition<'_> {
         self.line("lockstep_build_info", &[("version", version)], 1.0);
         self.header("lockstep_seat_fenced", "gauge", "1 while the seat may not lead.");
         self.line("lockstep_seat_fenced", &[], f64::from(u8::from(report.seat.fenced)));
-        self.topics(report);
+        // Every daemon knows the mirrors: the one that keeps them up counts them, so that sums are right.
+        let is_owner = report.seat.owner.is_none_or(|owner| owner == report.seat.broker_id);
+        if is_owner {
+            self.topics(report);
+        }
         self.partitions(report);
     }
 
@@ -154,7 +158,8 @@ impl Exposition<'_> {
             self.header(name, kind, help);
             for link in &report.links {
                 for topic in &link.topics {
-                    for partition in &topic.partitions {
+                    let known = topic.partitions.iter();
+                    for partition in known.filter(|one| one.state != PartitionState::Standby) {
                         let Some(value) = value(partition) else { continue };
                         let number = partition.partition.to_string();
                         let labels = [

@@ -13,6 +13,7 @@ fn partition(number: i32, source_end: i64, high_watermark: i64) -> PartitionRepo
         partition: number,
         state: if lag == 0 { PartitionState::InSync } else { PartitionState::CatchingUp },
         reason: None,
+        leader: Some(9001),
         leader_epoch: 3,
         source_end_offset: Some(source_end),
         source_log_start_offset: Some(0),

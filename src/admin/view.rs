@@ -93,14 +93,20 @@ pub struct Progress {
 }
 
 impl Progress {
-    fn of<'a>(partitions: impl Iterator<Item = &'a PartitionReport>) -> Self {
+    fn of<'a>(partitions: impl Iterator<Item = &'a PartitionReport> + Clone) -> Self {
         let start = Self {
             lag_records: Some(0),
             lag_bytes: Some(0),
             lag_seconds: Some(0.0),
             ..Self::default()
         };
-        partitions.fold(start, Self::plus)
+        // Those that another seat leads count there: sums over the daemons are right, and nothing is said
+        // of what is not known here.
+        let known = partitions.clone().filter(|one| one.state != PartitionState::Standby);
+        if known.clone().next().is_none() && partitions.clone().next().is_some() {
+            return Self::default();
+        }
+        known.fold(start, Self::plus)
     }
 
     fn plus(self, one: &PartitionReport) -> Self {
@@ -183,7 +189,7 @@ impl Mirror {
 
 fn severity(state: PartitionState) -> u8 {
     match state {
-        PartitionState::InSync => 0,
+        PartitionState::InSync | PartitionState::Standby => 0,
         PartitionState::CatchingUp => 1,
         PartitionState::SourceUnavailable => 2,
         PartitionState::DestinationUnavailable => 3,

@@ -1,7 +1,7 @@
 //! A view of one cluster: where its brokers are, and one shared connection to each. Does not
 //! refresh itself and does not retry: whoever asks decides when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,8 +33,6 @@ pub struct Cluster {
 struct Inner {
     bootstrap: Vec<Endpoint>,
     config: ClientConfig,
-    /// Our own seat: a relay to ourselves would go round in a circle.
-    never: Option<BrokerId>,
     view: Mutex<View>,
     /// Connections to the bootstrap addresses, in their order.
     first: Vec<Arc<Slot>>,
@@ -42,6 +40,9 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct View {
+    /// Our own seat and the others: a relay to ourselves would go round in a circle, and others only
+    /// relay too.
+    never: BTreeSet<BrokerId>,
     cluster_id: Option<String>,
     brokers: BTreeMap<BrokerId, BrokerAddress>,
     slots: BTreeMap<BrokerId, Arc<Slot>>,
@@ -52,7 +53,13 @@ impl Cluster {
     /// which is never talked to.
     pub fn new(bootstrap: Vec<Endpoint>, config: ClientConfig, never: Option<BrokerId>) -> Self {
         let first = bootstrap.iter().map(|_| Arc::default()).collect();
-        Self { inner: Arc::new(Inner { bootstrap, config, never, view: Mutex::default(), first }) }
+        let view = View { never: never.into_iter().collect(), ..View::default() };
+        Self { inner: Arc::new(Inner { bootstrap, config, view: Mutex::new(view), first }) }
+    }
+
+    /// These are seats too, and never talked to from now on.
+    pub fn avoid(&self, seats: impl IntoIterator<Item = BrokerId>) {
+        self.view().never.extend(seats);
     }
 
     /// A live broker: an open shared connection, else a known broker, else a bootstrap address,
@@ -92,7 +99,7 @@ impl Cluster {
     fn ways(&self) -> Vec<(Arc<Slot>, Endpoint)> {
         let known = shuffled(self.known());
         let tried: Vec<_> = known.iter().map(|(_, endpoint)| endpoint.clone()).collect();
-        let tried: Vec<_> = tried.into_iter().chain(self.own_endpoint()).collect();
+        let tried: Vec<_> = tried.into_iter().chain(self.seat_endpoints()).collect();
         let slots = known.into_iter().map(|(id, endpoint)| (self.slot(id), endpoint));
         let first = self.inner.first.iter().cloned().zip(self.inner.bootstrap.iter().cloned());
         let first = first.filter(|(_, endpoint)| !tried.contains(endpoint));
@@ -135,10 +142,11 @@ impl Cluster {
 
     /// Where a broker is, by the last metadata.
     pub fn endpoint(&self, id: BrokerId) -> Result<Endpoint, ClientError> {
-        if self.inner.never == Some(id) {
+        let view = self.view();
+        if view.never.contains(&id) {
             return Err(ClientError::OwnSeat(id));
         }
-        match self.view().brokers.get(&id) {
+        match view.brokers.get(&id) {
             Some(address) => Ok(address.endpoint.clone()),
             None => Err(ClientError::UnknownBroker(id)),
         }
@@ -151,23 +159,27 @@ impl Cluster {
 
     /// Brokers are preferred to the bootstrap address, which may be a load balancer's.
     fn any_open(&self) -> Option<Connection> {
-        let slots: Vec<_> = self.view().slots.values().cloned().collect();
+        let slots: Vec<_> = {
+            let view = self.view();
+            let real = view.slots.iter().filter(|(id, _)| !view.never.contains(*id));
+            real.map(|(_, slot)| Arc::clone(slot)).collect()
+        };
         let open = shuffled(slots).into_iter().find_map(|slot| slot.open());
-        let own = self.own_endpoint();
+        let seats = self.seat_endpoints();
         let mut first = self.inner.first.iter().filter_map(|slot| slot.open());
-        open.or_else(|| first.find(|first| Some(first.peer()) != own.as_ref()))
+        open.or_else(|| first.find(|first| !seats.contains(first.peer())))
     }
 
     fn known(&self) -> Vec<(BrokerId, Endpoint)> {
         let view = self.view();
-        let others = view.brokers.iter().filter(|(id, _)| Some(**id) != self.inner.never);
+        let others = view.brokers.iter().filter(|(id, _)| !view.never.contains(*id));
         others.map(|(id, address)| (*id, address.endpoint.clone())).collect()
     }
 
-    fn own_endpoint(&self) -> Option<Endpoint> {
+    fn seat_endpoints(&self) -> Vec<Endpoint> {
         let view = self.view();
-        let own = view.brokers.get(&self.inner.never?)?;
-        Some(own.endpoint.clone())
+        let seats = view.never.iter().filter_map(|id| view.brokers.get(id));
+        seats.map(|seat| seat.endpoint.clone()).collect()
     }
 
     /// Takes over what a broker said, unless it is of another cluster: an address may have been

@@ -9,6 +9,7 @@ use super::Seen;
 use crate::mirror::report::{
     ClusterReport, LinkReport, PartitionReport, PartitionState, Reason, SeatReport, StrayReport,
 };
+use crate::mirror::seats;
 use crate::seat::leader::LeaderReport;
 use crate::tail::budget::MemoryBudget;
 use crate::types::BrokerId;
@@ -71,6 +72,7 @@ impl ReportTask {
         }
         SeatReport {
             broker_id: self.broker_id.0,
+            owner: seats::owner(&self.seen.image.borrow()).map(|id| id.0),
             fenced: standing.is_none_or(|standing| standing.is_fenced),
             metadata_offset,
             ready: reason.is_none(),
@@ -115,6 +117,7 @@ mod tests {
             partition: 0,
             state,
             reason,
+            leader: Some(9001),
             leader_epoch: 1,
             source_end_offset: Some(10),
             source_log_start_offset: Some(0),

@@ -37,6 +37,11 @@ impl Image {
         live.filter(|broker| self.has_seat_directory(broker)).map(|broker| broker.id)
     }
 
+    /// Whether a seat may lead now: ours leads only while the image shows it, so does another one.
+    pub fn is_live_seat(&self, id: BrokerId) -> bool {
+        self.live_seats().any(|seat| seat == id)
+    }
+
     /// The replicas of a partition that are seats. One that was unregistered is still told by the
     /// directory that its replica was given.
     pub fn seats_of(&self, partition: &PartitionImage) -> BTreeSet<BrokerId> {

@@ -115,6 +115,7 @@ impl Rejoin {
         adopted: &mut HashMap<PartitionKey, LeaderEpoch>,
     ) -> Result<(), SeatError> {
         let image = self.image.borrow_and_update().clone();
+        self.destination.avoid(image.seats());
         let Some(identity) = self.identity(&image) else { return Ok(()) };
         let away = self.away(&image).await;
         adopted.retain(|key, epoch| {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::topics::{TopicState, TopicStatus, TopicsStatus};
-use crate::image::{Image, TopicImage};
+use crate::image::{Image, PartitionImage, TopicImage};
 use crate::mirror::report::{
     LinkReport, LinkState, PartitionReport, PartitionState, Reason, TopicReport,
 };
@@ -103,7 +103,7 @@ impl Reporter {
         let status = self.topics.borrow().clone();
         let topics = status.topics.iter().map(|(name, status)| {
             let topic = image.topic_named(name).filter(|_| status.state == TopicState::Active);
-            let partitions = topic.map(|topic| partitions(topic, &led, &failures));
+            let partitions = topic.map(|topic| partitions(&image, topic, &led, &failures));
             topic_report(name, status, partitions.unwrap_or_default())
         });
         topics.collect()
@@ -133,33 +133,46 @@ fn topic_report(
 }
 
 fn partitions(
+    image: &Image,
     topic: &TopicImage,
     led: &LeaderReport,
     failures: &BTreeMap<PartitionKey, Trouble>,
 ) -> Vec<PartitionReport> {
     let reports = topic.partitions.iter().map(|(&partition, state)| {
         let key = PartitionKey { topic: topic.id, partition };
-        led.get(&key).cloned().unwrap_or_else(|| {
-            let in_sync = state.in_sync.iter().map(|id| id.0).collect();
-            not_led(partition, failures.get(&key), in_sync)
-        })
+        let led_here = led.get(&key).cloned();
+        let mut report =
+            led_here.unwrap_or_else(|| not_led(image, partition, state, failures.get(&key)));
+        report.leader = state.leader.map(|id| id.0);
+        report
     });
     reports.collect()
 }
 
-/// A partition that a real broker leads: readable and locked, but nothing new arrives.
-fn not_led(partition: i32, trouble: Option<&Trouble>, in_sync: Vec<i32>) -> PartitionReport {
+/// A partition that another daemon's seat leads, and of which that daemon knows how it does; or one
+/// that a real broker leads: readable and locked, but nothing new arrives.
+fn not_led(
+    image: &Image,
+    partition: i32,
+    known: &PartitionImage,
+    trouble: Option<&Trouble>,
+) -> PartitionReport {
     let (state, reason) = match trouble {
-        Some(trouble) if trouble.is_retried() => {
-            (PartitionState::SourceUnavailable, trouble.reason())
+        _ if known.leader.is_some_and(|id| image.is_live_seat(id)) => {
+            (PartitionState::Standby, None)
         }
-        Some(trouble) => (PartitionState::Failed, trouble.reason()),
-        None => (PartitionState::DestinationUnavailable, Reason::SeatFenced),
+        Some(trouble) if trouble.is_retried() => {
+            (PartitionState::SourceUnavailable, Some(trouble.reason()))
+        }
+        Some(trouble) => (PartitionState::Failed, Some(trouble.reason())),
+        None => (PartitionState::DestinationUnavailable, Some(Reason::SeatFenced)),
     };
+    let seats = image.seats_of(known);
     PartitionReport {
         partition,
         state,
-        reason: Some(reason),
+        reason,
+        leader: None,
         leader_epoch: -1,
         source_end_offset: None,
         source_log_start_offset: None,
@@ -170,7 +183,7 @@ fn not_led(partition: i32, trouble: Option<&Trouble>, in_sync: Vec<i32>) -> Part
         bytes_total: 0,
         records_total: 0,
         batches_total: 0,
-        in_sync,
+        in_sync: known.in_sync.iter().filter(|id| !seats.contains(id)).map(|id| id.0).collect(),
     }
 }
 

@@ -23,6 +23,9 @@ pub struct SeatReport {
     pub broker_id: i32,
     /// Whether the controller keeps us from leading.
     pub fenced: bool,
+    /// The seat that does what exactly one daemon may do; `None`: no seat is alive.
+    #[serde(default)]
+    pub owner: Option<i32>,
     /// Offset of the last metadata record applied; -1 before the first.
     pub metadata_offset: i64,
     /// Unfenced, and the metadata is current.
@@ -59,6 +62,7 @@ impl Default for SeatReport {
         Self {
             broker_id: -1,
             fenced: true,
+            owner: None,
             metadata_offset: -1,
             ready: false,
             reason: Some("starting".to_owned()),
@@ -110,6 +114,9 @@ pub struct PartitionReport {
     pub state: PartitionState,
     /// Why; `None` where the state says it all.
     pub reason: Option<Reason>,
+    /// The broker that leads it now; `None`: nobody.
+    #[serde(default)]
+    pub leader: Option<i32>,
     /// Our leader epoch at the destination; -1 while we do not lead.
     pub leader_epoch: i32,
     /// High watermark of the source: the end of what can be copied. `None`: not known yet.
@@ -189,6 +196,8 @@ closed_set! {
         InSync = "InSync",
         /// Its source cannot be read; it is retried for ever.
         SourceUnavailable = "SourceUnavailable",
+        /// Another seat leads it: that daemon knows how it does. We lead it when that one dies.
+        Standby = "Standby",
         /// We do not lead it, or no real replica takes it; it is retried for ever.
         DestinationUnavailable = "DestinationUnavailable",
         /// A person must decide.

@@ -14,6 +14,9 @@ use crate::types::BrokerId;
 /// `ConfigResource.Type.BROKER`.
 const BROKER_RESOURCE: i8 = 4;
 
+/// Only a seat has it.
+pub const SEAT_SETTING: &str = "lockstep.version";
+
 /// Settings of the destination's brokers. Values that a broker does not tell are Kafka's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -100,6 +103,8 @@ async fn any_settings(
     for broker in brokers.filter(|id| cluster.endpoint(*id).is_ok()) {
         let asked = async { broker_settings(&cluster.broker(broker).await?, broker).await };
         match asked.await {
+            // Another seat has no settings that concern us.
+            Ok(settings) if settings.contains_key(SEAT_SETTING) => cluster.avoid([broker]),
             Ok(settings) => return Ok(settings),
             Err(error) => failed = Some(error),
         }

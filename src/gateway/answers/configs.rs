@@ -18,6 +18,7 @@ use kafka_protocol::protocol::{Request, StrBytes};
 use super::{
     AnswerError, Ask, Asked, Asker, Gather, Reply, answer_frame, decode_answer, request_frame,
 };
+use crate::seat::destination::SEAT_SETTING;
 use crate::types::BrokerId;
 
 /// `ConfigResource.Type`.
@@ -27,7 +28,7 @@ const BROKER_LOGGER: i8 = 8;
 const STATIC_BROKER_CONFIG: i8 = 4;
 /// `ConfigType.STRING`.
 const STRING: i8 = 2;
-const VERSION_KEY: &str = "lockstep.version";
+const VERSION_KEY: &str = SEAT_SETTING;
 /// First version whose answer has types and documentation.
 const TYPES_SINCE: i16 = 3;
 

@@ -25,6 +25,8 @@ pub fn report(led: &Led, key: PartitionKey, is_unheard: bool) -> PartitionReport
         partition: key.partition,
         state,
         reason,
+        // Who looks at the image fills it in.
+        leader: None,
         leader_epoch: led.leadership.assignment().leader_epoch.0,
         source_end_offset: source_end.map(|offset| offset.0),
         source_log_start_offset: led.bounds.map(|bounds| bounds.log_start.0),
