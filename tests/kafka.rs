@@ -1,5 +1,7 @@
 //! Tests on real, stock Kafka clusters.
 
+#[path = "matrix/cell.rs"]
+mod cell;
 mod support;
 
 mod kafka {
@@ -13,4 +15,5 @@ mod kafka {
     mod returning;
     mod seats;
     mod verify;
+    mod versions;
 }
