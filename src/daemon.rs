@@ -1,7 +1,9 @@
 //! Builds the parts from a checked configuration, runs them and drains them.
 
 mod destination;
+mod leave;
 mod report;
+mod strays;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::destination::{DestinationParts, client_config};
+use self::leave::Leave;
+pub use self::leave::leave_for_stopped;
 use self::report::ReportTask;
+use self::strays::start_strays;
 use crate::admin::{Admin, Metrics};
 use crate::client::{ClientConfig, Dialer};
 use crate::config::Config;
@@ -32,10 +37,10 @@ use crate::seat::isr::IsrTask;
 use crate::seat::leader::{
     LeaderConfig, LeaderHandle, LeaderInputs, LeaderOutputs, LeaderReport, LeaderTask, RefillTask,
 };
+use crate::seat::leave::MirrorReplicas;
 use crate::seat::metadata::{MetadataLog, MetadataOutputs};
 use crate::seat::registration::{AdvertisedListener, Identity};
 use crate::seat::replica::Replicas;
-use crate::seat::strays::StrayTask;
 use crate::tail::Arrivals;
 use crate::tail::budget::MemoryBudget;
 use crate::tail::events::{Events, EventsSeen};
@@ -57,8 +62,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(http = %admin.address(), "HTTP API");
     let (reports, reported) = watch::channel(Arc::<ClusterReport>::default());
     let served = CancellationToken::new();
-    let serving = tokio::spawn(admin.serve(reported, metrics, served.clone()));
-    let outcome = run_seat(&config, Surroundings::default(), reports, stop).await;
+    let (leave, leave_requests) = mpsc::channel(1);
+    let serving = tokio::spawn(admin.serve(reported, metrics, leave, served.clone()));
+    let outcome = run_seat(&config, Surroundings::default(), reports, leave_requests, stop).await;
     served.cancel();
     let _ended = serving.await;
     outcome
@@ -68,12 +74,14 @@ async fn run_seat(
     config: &Config,
     world: Surroundings,
     reports: watch::Sender<Arc<ClusterReport>>,
+    leave: mpsc::Receiver<MirrorReplicas>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let client = client_config(config, world.dialer);
     let found = DestinationParts::find(config, &client, &stop).await?;
     let Some(destination) = found else { return Ok(()) };
-    let daemon = Daemon::start(config, &client, destination, world.followers, reports, &stop);
+    let daemon =
+        Daemon::start(config, &client, destination, world.followers, reports, leave, &stop);
     daemon.await?.run_until(stop).await
 }
 
@@ -94,7 +102,7 @@ pub async fn simulate(
     reports: watch::Sender<Arc<ClusterReport>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    run_seat(config, world, reports, stop).await
+    run_seat(config, world, reports, mpsc::channel(1).1, stop).await
 }
 
 fn stop_at_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
@@ -122,6 +130,7 @@ struct Daemon {
     incarnation: Incarnation,
     metadata: MetadataLog,
     wish: watch::Sender<Wish>,
+    leave: Leave,
     /// Ends the listeners.
     drained: CancellationToken,
     /// They end by themselves then, within the gateway's own deadline.
@@ -136,6 +145,7 @@ impl Daemon {
         destination: DestinationParts,
         followers: Option<mpsc::UnboundedReceiver<DuplexStream>>,
         reports: watch::Sender<Arc<ClusterReport>>,
+        leave_requests: mpsc::Receiver<MirrorReplicas>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let (identity, incarnation) = identity(config, &destination.facts);
@@ -184,27 +194,29 @@ impl Daemon {
             tasks.spawn(serve_followers(replicas, followers));
         }
         let links = start_links(config, client, &destination, &seen, &shared, stop, &mut tasks)?;
-        let (strays, strays_seen) = watch::channel(Arc::default());
-        let stray_task = StrayTask {
+        let strays =
+            start_strays(config, &destination, &seen, &shared.leader, events.clone(), &mut tasks);
+        let (leaving, leaving_seen) = watch::channel(None);
+        let leave = Leave {
+            requests: leave_requests,
+            report: leaving,
             seat: config.daemon.broker_id,
-            image: seen.image.clone(),
             destination: destination.cluster.clone(),
-            leader: shared.leader.clone(),
+            image: seen.image.clone(),
             events,
-            report: strays,
         };
-        tasks.spawn(stray_task.run());
         let report = ReportTask {
             broker_id: config.daemon.broker_id,
             seen,
             links,
             led: shared.led,
-            strays: strays_seen,
+            strays,
+            leaving: leaving_seen,
             budget: shared.budget,
             reports,
         };
         tasks.spawn(report.run());
-        Ok(Self { seat, incarnation, metadata, wish, drained, listeners, tasks })
+        Ok(Self { seat, incarnation, metadata, wish, leave, drained, listeners, tasks })
     }
 
     /// Runs until told to stop, then hands leadership over, within a deadline.
@@ -213,10 +225,16 @@ impl Daemon {
         let (mut seat, mut metadata) = (JoinSet::new(), JoinSet::new());
         seat.spawn(self.seat.run());
         metadata.spawn(self.metadata.run());
+        let mut leaving = None;
         let outcome = tokio::select! {
             // First: the links' tasks end too when we stop.
             biased;
             () = stop.cancelled() => None,
+            Some(begun) = self.leave.requested() => {
+                leaving = Some(begun);
+                stop.cancel();
+                None
+            }
             Some(ended) = seat.join_next() => Some(ended.context("run the seat")?),
             Some(ended) = metadata.join_next() => {
                 Some(Err(ended.context("follow the destination's metadata log")?))
@@ -249,12 +267,16 @@ impl Daemon {
                 "leadership was not handed over in time; the destination moves it when our session ends"
             ),
         }
+        let left = match leaving {
+            Some(leaving) => self.leave.finish(leaving).await,
+            None => Ok(()),
+        };
         self.drained.cancel();
         while self.listeners.join_next().await.is_some() {}
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         tracing::info!("stopped");
-        Ok(())
+        left
     }
 }
 

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::Metrics;
-pub use routes::{ApiError, ErrorBody};
+pub use routes::{ApiError, ErrorBody, LeaveRequest};
 
 use crate::mirror::report::ClusterReport;
+use crate::seat::leave::MirrorReplicas;
 
 /// How often histograms are folded, so that they do not grow while nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -65,9 +66,15 @@ impl Admin {
     }
 
     /// Serves until `stop`, and then until open requests are answered, within a deadline.
-    pub async fn serve(self, reports: Reports, metrics: Metrics, stop: CancellationToken) {
+    pub async fn serve(
+        self,
+        reports: Reports,
+        metrics: Metrics,
+        leave: mpsc::Sender<MirrorReplicas>,
+        stop: CancellationToken,
+    ) {
         let upkeep = tokio::spawn(fold_histograms(metrics.clone()));
-        let router = routes::router(reports, metrics);
+        let router = routes::router(reports, metrics, leave);
         let stopped = stop.clone().cancelled_owned();
         let server = axum::serve(self.listener, router).with_graceful_shutdown(stopped);
         tokio::select! {

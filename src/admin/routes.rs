@@ -3,13 +3,15 @@
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::view::{Link, Links, Mirrors};
 use super::{Metrics, Reports};
 use crate::mirror::report::{ClusterReport, LinkReport, SeatReport, TopicReport};
+use crate::seat::leave::MirrorReplicas;
 
 /// The page reads `/v1` and needs nothing from elsewhere.
 const PAGE: &str = include_str!("page.html");
@@ -20,6 +22,16 @@ const PAGE_POLICY: &str =
 struct Shared {
     reports: Reports,
     metrics: Metrics,
+    leave: mpsc::Sender<MirrorReplicas>,
+}
+
+/// What a seat that leaves is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaveRequest {
+    /// Whether it is taken out of the mirrors' replicas too.
+    #[serde(default)]
+    pub leave_mirrors: bool,
 }
 
 /// Body of every answer that is an error: `{"error": {...}}`.
@@ -67,13 +79,18 @@ impl IntoResponse for Refusal {
 }
 
 /// All paths.
-pub fn router(reports: Reports, metrics: Metrics) -> Router {
+pub fn router(
+    reports: Reports,
+    metrics: Metrics,
+    leave_requests: mpsc::Sender<MirrorReplicas>,
+) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .route("/v1/seat", get(seat))
+        .route("/v1/seat:leave", post(leave))
         .route("/v1/links", get(links))
         .route("/v1/links/{link}", get(link))
         .route("/v1/links/{link}/mirrors", get(mirrors))
@@ -86,7 +103,7 @@ pub fn router(reports: Reports, metrics: Metrics) -> Router {
             let message = "this path does not take this method".to_owned();
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message)
         })
-        .with_state(Shared { reports, metrics })
+        .with_state(Shared { reports, metrics, leave: leave_requests })
 }
 
 async fn page() -> impl IntoResponse {
@@ -110,6 +127,18 @@ async fn scrape(State(shared): State<Shared>) -> impl IntoResponse {
 
 async fn seat(State(shared): State<Shared>) -> Json<SeatReport> {
     Json(shared.reports.borrow().seat.clone())
+}
+
+/// Begins to leave: `GET /v1/seat` shows how far it is, and the daemon ends with it.
+async fn leave(
+    State(shared): State<Shared>,
+    Json(request): Json<LeaveRequest>,
+) -> Result<StatusCode, Refusal> {
+    let mirrors = if request.leave_mirrors { MirrorReplicas::Remove } else { MirrorReplicas::Keep };
+    shared.leave.try_send(mirrors).map(|()| StatusCode::ACCEPTED).map_err(|_full_or_gone| {
+        let message = "the seat is leaving already, or has not begun".to_owned();
+        Refusal::new(StatusCode::CONFLICT, "SEAT_NOT_READY", message)
+    })
 }
 
 async fn links(State(shared): State<Shared>) -> Json<Links> {

@@ -69,7 +69,8 @@ async fn answers(report: ClusterReport, paths: &[&str]) -> Vec<(u16, String)> {
     let address = admin.address();
     let (_reporter, reports) = watch::channel(Arc::new(report));
     let stop = CancellationToken::new();
-    let served = tokio::spawn(admin.serve(reports, Metrics::detached(), stop.clone()));
+    let served =
+        tokio::spawn(admin.serve(reports, Metrics::detached(), mpsc::channel(1).0, stop.clone()));
     let urls: Vec<_> = paths.iter().map(|path| format!("http://{address}{path}")).collect();
     let asked = tokio::task::spawn_blocking(move || {
         let agent: ureq::Agent =

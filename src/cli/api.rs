@@ -28,23 +28,46 @@ impl Api {
 
     /// The answer at a path.
     pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let unreachable = |error: ureq::Error| {
-            Failure::new(Exit::Unreachable, format!("reach the daemon at {}: {error}", self.url))
-                .advise("start it with `lockstep run`, or name its address with --url")
-        };
-        let mut answer =
-            self.agent.get(format!("{}{path}", self.url)).call().map_err(unreachable)?;
+        let mut answer = self
+            .agent
+            .get(format!("{}{path}", self.url))
+            .call()
+            .map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
-        let body = answer.body_mut().read_to_vec().map_err(unreachable)?;
+        let body = answer.body_mut().read_to_vec().map_err(|error| self.unreachable(&error))?;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| self.not_ours(&error));
         }
-        match serde_json::from_slice::<ErrorBody>(&body) {
+        Err(self.refusal(status.as_u16(), &body))
+    }
+
+    /// Sends something to a path; the answer has no content that counts.
+    pub fn send<B: serde::Serialize>(&self, path: &str, body: &B) -> Result<(), Failure> {
+        let mut answer = self
+            .agent
+            .post(format!("{}{path}", self.url))
+            .send_json(body)
+            .map_err(|error| self.unreachable(&error))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let body = answer.body_mut().read_to_vec().map_err(|error| self.unreachable(&error))?;
+        Err(self.refusal(status.as_u16(), &body))
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failure {
+        Failure::new(Exit::Unreachable, format!("reach the daemon at {}: {error}", self.url))
+            .advise("start it with `lockstep run`, or name its address with --url")
+    }
+
+    fn refusal(&self, status: u16, body: &[u8]) -> Failure {
+        match serde_json::from_slice::<ErrorBody>(body) {
             Ok(ErrorBody { error }) => {
-                let exit = if status.as_u16() == 404 { Exit::NotSo } else { Exit::Refused };
-                Err(Failure::new(exit, format!("{} ({})", error.message, error.code)))
+                let exit = if status == 404 { Exit::NotSo } else { Exit::Refused };
+                Failure::new(exit, format!("{} ({})", error.message, error.code))
             }
-            Err(error) => Err(self.not_ours(&error)),
+            Err(error) => self.not_ours(&error),
         }
     }
 

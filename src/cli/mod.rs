@@ -6,6 +6,7 @@ mod check;
 mod logging;
 mod repeats;
 mod run;
+mod seat;
 mod status;
 mod table;
 mod verify;
@@ -79,6 +80,9 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Our seat in the destination cluster.
+    #[command(subcommand)]
+    Seat(seat::Command),
     /// Reads source and destination and compares them batch by batch; needs no daemon.
     Verify(verify::Arguments),
     /// Prints a script that completes commands in a shell.
@@ -147,6 +151,7 @@ impl Command {
             Self::Run { config } => run::run(&config),
             Self::Check { config, offline } => check::check(&config, offline, global.output),
             Self::Status { watch } => status::status(global, watch),
+            Self::Seat(command) => command.execute(global),
             Self::Verify(arguments) => verify::verify(&arguments, global.output),
             Self::Completions { shell } => {
                 let mut script = Vec::new();

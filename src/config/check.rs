@@ -154,6 +154,7 @@ fn destination(raw: &RawDestination, findings: &mut Findings) -> Option<Destinat
         raw.listeners.iter().map(|(name, one)| listener(name, one, findings)).collect();
     Some(DestinationConfig {
         bootstrap: bootstrap?,
+        cluster_id: raw.cluster_id.as_ref().map(|id| id.value.clone()),
         controllers,
         listeners: listeners.into_iter().collect::<Option<_>>()?,
     })

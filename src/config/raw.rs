@@ -24,6 +24,7 @@ pub struct RawDaemon {
 pub struct RawDestination {
     pub here: Placed<()>,
     pub bootstrap_servers: Option<Vec<Placed<String>>>,
+    pub cluster_id: Option<Placed<String>>,
     pub controllers: Option<Vec<Placed<String>>>,
     pub listeners: Vec<(String, RawListener)>,
 }
@@ -103,6 +104,7 @@ impl RawDestination {
         let raw = Self {
             here: section.here(),
             bootstrap_servers: section.strings("bootstrap_servers"),
+            cluster_id: section.string("cluster_id"),
             controllers: section.strings("controllers"),
             listeners,
         };

@@ -47,7 +47,8 @@ impl DestinationParts {
         let bootstrap = config.destination.bootstrap.clone();
         let cluster =
             Cluster::new(bootstrap.clone(), client.clone(), Some(config.daemon.broker_id));
-        let facts = Destination::ask(&cluster, &bootstrap, &client).await?;
+        let expected = config.destination.cluster_id.as_deref();
+        let facts = Destination::ask(&cluster, &bootstrap, expected, &client).await?;
         let endpoints = if config.destination.controllers.is_empty() {
             Controllers::discover(&cluster).await?
         } else {

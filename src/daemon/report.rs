@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use super::Seen;
 use crate::mirror::report::{
-    ClusterReport, LinkReport, PartitionReport, PartitionState, Reason, SeatReport, StrayReport,
+    ClusterReport, LeaveReport, LinkReport, PartitionReport, PartitionState, Reason, SeatReport,
+    StrayReport,
 };
 use crate::mirror::seats;
 use crate::seat::leader::LeaderReport;
@@ -26,6 +27,7 @@ pub(super) struct ReportTask {
     pub(super) links: Vec<watch::Receiver<LinkReport>>,
     pub(super) led: watch::Receiver<Arc<LeaderReport>>,
     pub(super) strays: watch::Receiver<Arc<Vec<StrayReport>>>,
+    pub(super) leaving: watch::Receiver<Option<LeaveReport>>,
     pub(super) budget: MemoryBudget,
     pub(super) reports: watch::Sender<Arc<ClusterReport>>,
 }
@@ -80,6 +82,7 @@ impl ReportTask {
             cordoned: self.is_cordoned(),
             partitions_led: self.led.borrow().len(),
             strays: self.strays.borrow().as_ref().clone(),
+            leaving: self.leaving.borrow().clone(),
         }
     }
 

@@ -41,6 +41,18 @@ pub struct SeatReport {
     /// Replicas of topics that are no mirrors, placed on us.
     #[serde(default)]
     pub strays: Vec<StrayReport>,
+    /// How far it is with leaving, where somebody asked for that.
+    #[serde(default)]
+    pub leaving: Option<LeaveReport>,
+}
+
+/// How far a seat is with leaving the destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaveReport {
+    /// What it is doing.
+    pub stage: LeaveStage,
+    /// Why it does not leave; `None` where nothing is in the way.
+    pub reason: Option<String>,
 }
 
 /// A partition of a topic that is no mirror, with a replica on a seat.
@@ -69,6 +81,7 @@ impl Default for SeatReport {
             cordoned: false,
             partitions_led: 0,
             strays: Vec::new(),
+            leaving: None,
         }
     }
 }
@@ -201,6 +214,26 @@ closed_set! {
         /// We do not lead it, or no real replica takes it; it is retried for ever.
         DestinationUnavailable = "DestinationUnavailable",
         /// A person must decide.
+        Failed = "Failed",
+    }
+}
+
+closed_set! {
+    /// How far a seat is with leaving, in this order.
+    LeaveStage {
+        /// It may not leave now, and goes on as before.
+        Refused = "Refused",
+        /// Leadership passes to real brokers.
+        HandingOver = "HandingOver",
+        /// Replicas of topics that are no mirrors go to real brokers.
+        MovingStrays = "MovingStrays",
+        /// The seat is taken out of the mirrors' replicas.
+        LeavingMirrors = "LeavingMirrors",
+        /// Its registration is taken back.
+        Unregistering = "Unregistering",
+        /// It is gone, and the daemon ends.
+        Left = "Left",
+        /// It could not leave; the daemon ends all the same.
         Failed = "Failed",
     }
 }

@@ -10,6 +10,8 @@ use crate::client::Endpoint;
 pub struct DestinationConfig {
     /// Real brokers to begin with; never empty, never our own listeners.
     pub bootstrap: Vec<Endpoint>,
+    /// The cluster's id; `None`: whatever answers.
+    pub cluster_id: Option<String>,
     /// Controllers; empty: asked from the brokers (DescribeQuorum, KIP-853).
     pub controllers: Vec<Endpoint>,
     /// One for each listener name that the real brokers have; never empty.

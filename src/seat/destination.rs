@@ -35,10 +35,11 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Asks a real broker; checks that all reachable bootstrap servers are of one cluster.
+    /// Asks a real broker; checks that it is of the `expected` cluster and that all reachable bootstrap servers are of one cluster.
     pub async fn ask(
         cluster: &Cluster,
         bootstrap: &[Endpoint],
+        expected: Option<&str>,
         config: &ClientConfig,
     ) -> Result<Self, SeatError> {
         let metadata = cluster.metadata(Topics::None).await?;
@@ -46,6 +47,12 @@ impl Destination {
             request: "Metadata",
             what: "no cluster id".to_owned(),
         })?;
+        if let Some(expected) = expected.filter(|expected| *expected != cluster_id) {
+            return Err(SeatError::OtherCluster {
+                found: cluster_id,
+                expected: expected.to_owned(),
+            });
+        }
         check_one_cluster(bootstrap, config).await?;
         let settings = any_settings(cluster, metadata.brokers.into_keys()).await?;
         let millis = |key: &str, default: u64| {

@@ -89,6 +89,43 @@ pub enum SeatError {
         /// How many more there are.
         others: usize,
     },
+    /// Nobody but the seat can hand it over.
+    #[error(
+        "only broker id {id} has a replica of {topic}-{partition}, which is no mirror: start the daemon, \
+         which hands it over, and leave then; or delete the topic"
+    )]
+    HeldStray {
+        /// Our id.
+        id: BrokerId,
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: i32,
+    },
+    /// The seat may not go: it would take the only in-sync replica with it.
+    #[error(
+        "broker id {id} is the only in-sync replica of {topic}-{partition}: wait until a real replica \
+         is in sync, then leave"
+    )]
+    OnlyInSync {
+        /// Our id.
+        id: BrokerId,
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: i32,
+    },
+    /// Another cluster than the file names is at the address.
+    #[error(
+        "cluster {found} answers at destination.bootstrap_servers, destination.cluster_id is \
+         {expected}; correct the one that is wrong"
+    )]
+    OtherCluster {
+        /// The one that answers.
+        found: String,
+        /// The one in the file.
+        expected: String,
+    },
     /// Servers of different clusters are configured as one.
     #[error("{server} belongs to cluster {found}, {first} to {expected}; correct {setting}")]
     WrongCluster {
@@ -124,6 +161,9 @@ impl SeatError {
                 | Self::ListenerMissing { .. }
                 | Self::IdTaken { .. }
                 | Self::StuckStray { .. }
+                | Self::OtherCluster { .. }
+                | Self::OnlyInSync { .. }
+                | Self::HeldStray { .. }
                 | Self::WrongCluster { .. }
                 | Self::Image(_)
         )

@@ -11,6 +11,7 @@ pub mod incarnation;
 pub mod internal_topics;
 pub mod isr;
 pub mod leader;
+pub mod leave;
 pub mod metadata;
 pub mod peers;
 mod questions;
@@ -111,7 +112,7 @@ impl Seat {
     /// Refuses to join where that would keep a person from mending what only a person can.
     fn check_strays(&self) -> Result<(), SeatError> {
         let image = self.image.borrow().clone();
-        let seats = BTreeSet::from([self.identity.id]);
+        let seats = image.seats_with(self.identity.id);
         let known = Known {
             seats: &seats,
             mirrors: &BTreeSet::new(),

@@ -1,6 +1,8 @@
 //! Where nothing can be cordoned (before `metadata.version` 30) the controller places everybody's
 //! topics on the seat: they have to work all the same, and the seat gets rid of them.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::support::cluster::Cluster;
 use crate::support::compare::wait_identical;
 use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
-use crate::support::java::{Consume, Produce};
+use crate::support::java::{Consume, Outcome, Produce};
 use crate::support::judge::NewTopic;
 use crate::support::workspace::Workspace;
 use crate::support::{ClusterSpec, eventually, scenario};
@@ -42,15 +44,71 @@ pub fn story(version: &str, workspace: &Workspace) -> Result<()> {
     daemon.start_again()?;
     daemon.wait_ready()?;
     wait_no_strays(&destination)?;
-    wait_identical(&source, &destination, MIRROR, MIRROR, DEADLINE)
+    wait_identical(&source, &destination, MIRROR, MIRROR, DEADLINE)?;
+
+    a_stopped_seat_leaves_and_comes_back(&source, &destination, &mut daemon)?;
+    a_running_seat_leaves_for_good(&destination, &mut daemon)
+}
+
+fn a_stopped_seat_leaves_and_comes_back(
+    source: &Cluster,
+    destination: &Cluster,
+    daemon: &mut Daemon,
+) -> Result<()> {
+    let alive = lockstep(&["seat", "leave", "--config"], Some(daemon.config()))?;
+    ensure!(alive.code == 4 && alive.stderr.contains("is alive"), "{alive:?}");
+    // Placed on until its session ends; once it is fenced, real brokers are enough.
+    daemon.kill()?;
+    ensure!(create_many(destination, "stopped")? > 0, "nothing was placed on a dead seat");
+    lockstep(&["seat", "leave", "--config"], Some(daemon.config()))?.success()?;
+    wait_no_strays(destination)?;
+    ensure!(create_many(destination, "left")? == 0, "placed on a seat that has left");
+    let replicas = destination.any_judge()?.partition(MIRROR, 0)?.replicas;
+    ensure!(replicas.first() == Some(&SEAT), "the mirror's replicas went: {replicas:?}");
+
+    Produce::to(&source.bootstrap(), MIRROR).count(50).run(source.dist())?;
+    daemon.start_again()?;
+    daemon.wait_ready()?;
+    wait_identical(source, destination, MIRROR, MIRROR, DEADLINE)?;
+    eventually(DEADLINE, "the seat to lead again", || {
+        let leader = destination.leader(MIRROR, 0)?;
+        ensure!(leader == SEAT, "{leader} leads");
+        Ok(())
+    })
+}
+
+fn a_running_seat_leaves_for_good(destination: &Cluster, daemon: &mut Daemon) -> Result<()> {
+    let url = daemon.url();
+    let status = lockstep(&["seat", "status", "--url", &url], None)?.success()?;
+    ensure!(status.stdout.contains("partitions led   2"), "{}", status.stdout);
+    let left = lockstep(&["seat", "leave", "--leave-mirrors", "--url", &url], None)?.success()?;
+    ensure!(left.stderr.trim_end().ends_with("left"), "{left:?}");
+    ensure!(daemon.wait(DEADLINE)? == 0, "{}", daemon.log_text()?);
+    for (partition, found) in destination.any_judge()?.topic(MIRROR)?.partitions {
+        let is_off = !found.replicas.contains(&SEAT) && found.in_sync == [1, 2, 3];
+        ensure!(is_off, "{MIRROR}-{partition}: {found:?}");
+    }
+    ensure!(create_many(destination, "gone")? == 0, "placed on a seat that is gone");
+    wait_no_strays(destination)
+}
+
+fn lockstep(arguments: &[&str], file: Option<&Path>) -> Result<Outcome> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+    let output = command.args(arguments).args(file).output()?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let code = output.status.code().context("killed")?;
+    Ok(Outcome { code, stdout: text(output.stdout), stderr: text(output.stderr) })
 }
 
 fn internal_topics_were_made_first(destination: &Cluster) -> Result<()> {
-    let mut judge = destination.any_judge()?;
     for topic in INTERNAL {
-        for (partition, found) in judge.topic(topic)?.partitions {
-            ensure!(!found.replicas.contains(&SEAT), "{topic}-{partition}: {found:?}");
-        }
+        // Brokers hear of it a moment after the seat does.
+        eventually(DEADLINE, format!("{topic} without the seat"), || {
+            for (partition, found) in destination.any_judge()?.topic(topic)?.partitions {
+                ensure!(!found.replicas.contains(&SEAT), "{topic}-{partition}: {found:?}");
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -91,8 +149,10 @@ fn create_many(destination: &Cluster, name: &str) -> Result<usize> {
     for number in 0..50 {
         judge.create_topic(&NewTopic::new(&format!("{name}-{number}"), 1))?;
     }
-    // A topic of one replica is placed on live brokers only.
-    judge.create_topic(&NewTopic::new(&format!("{name}-single"), 8).replicas(1))?;
+    // What only a dead seat has a replica of nobody can hand over.
+    if name != "stopped" {
+        judge.create_topic(&NewTopic::new(&format!("{name}-single"), 8).replicas(1))?;
+    }
     judge.create_topic(&NewTopic::new(&format!("{name}-pair"), 8).replicas(2))?;
     let found = judge.metadata(None)?.topics;
     let others =
