@@ -11,6 +11,7 @@ mod kafka {
     mod fidelity;
     mod harness;
     mod in_sync;
+    mod log_start;
     mod placement;
     mod returning;
     mod seats;

@@ -16,6 +16,7 @@ fn partition(number: i32, source_end: i64, high_watermark: i64) -> PartitionRepo
         leader: Some(9001),
         leader_epoch: 3,
         source_end_offset: Some(source_end),
+        log_start_offset: Some(0),
         source_log_start_offset: Some(0),
         high_watermark: Some(high_watermark),
         log_end_offset: Some(high_watermark),

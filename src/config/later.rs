@@ -17,16 +17,22 @@ pub fn refuse_security(section: &Section<'_>) {
     }
 }
 
-/// What happens at a gap or a divergence: so far the partition stops.
+/// What happens at a divergence: so far the partition stops. At a gap both policies are known.
 pub fn refuse_policies(section: &Section<'_>) {
-    for (key, other) in [("on_gap", "continue"), ("on_divergence", "truncate")] {
+    for (key, other, is_known) in
+        [("on_gap", "continue", true), ("on_divergence", "truncate", false)]
+    {
         let Some(policy) = section.string(key) else {
             continue;
         };
         let text = match policy.value.as_str() {
             "stop" => continue,
+            value if value == other && is_known => continue,
             value if value == other => {
                 format!("\"{other}\" is not yet supported; write \"stop\"")
+            }
+            value if is_known => {
+                format!("\"{value}\" is no policy; write \"stop\" or \"{other}\"")
             }
             value => format!("\"{value}\" is no policy; write \"stop\""),
         };

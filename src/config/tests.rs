@@ -134,8 +134,8 @@ fn what_is_not_there_yet_is_refused() {
         let complaint = parse(&format!("{GOOD}{table}\n")).unwrap_err();
         assert!(complaint.contains(expected), "{complaint}");
     }
-    let policy = complaint("include =", "on_gap = \"continue\"\ninclude =");
-    assert!(policy.contains("\"continue\" is not yet supported"), "{policy}");
+    let policy = complaint("include =", "on_gap = \"go\"\ninclude =");
+    assert!(policy.contains("\"go\" is no policy; write \"stop\" or \"continue\""), "{policy}");
     let harmless = "[link.groups]\nenabled = false\n[link.limits]\nbytes_per_second = \"0B\"\n";
     assert_eq!(parse(&format!("{GOOD}{harmless}")).unwrap().notices, []);
 }

@@ -123,6 +123,7 @@ mod tests {
             leader: Some(9001),
             leader_epoch: 1,
             source_end_offset: Some(10),
+            log_start_offset: Some(0),
             source_log_start_offset: Some(0),
             high_watermark: Some(10),
             log_end_offset: Some(10),

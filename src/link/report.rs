@@ -175,6 +175,7 @@ fn not_led(
         leader: None,
         leader_epoch: -1,
         source_end_offset: None,
+        log_start_offset: None,
         source_log_start_offset: None,
         high_watermark: None,
         log_end_offset: None,

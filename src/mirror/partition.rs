@@ -448,6 +448,11 @@ impl Leadership {
         self.in_sync_log_ends().and_then(|ends| ends.into_iter().min())
     }
 
+    /// The greatest of them.
+    pub fn most_in_sync(&self) -> Option<Offset> {
+        self.in_sync_log_ends().and_then(|ends| ends.into_iter().max())
+    }
+
     /// Where copying begins once the epoch is open.
     pub fn copy_from(&self) -> Option<Offset> {
         let committed = self.high_watermark.filter(|_| self.is_open);

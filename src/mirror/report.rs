@@ -134,6 +134,8 @@ pub struct PartitionReport {
     pub leader_epoch: i32,
     /// High watermark of the source: the end of what can be copied. `None`: not known yet.
     pub source_end_offset: Option<i64>,
+    /// Log start offset of the mirror. `None`: not known yet.
+    pub log_start_offset: Option<i64>,
     /// Log start offset of the source. `None`: not known yet.
     pub source_log_start_offset: Option<i64>,
     /// What is readable at the destination ends here. `None`: not known in this leader epoch.
@@ -281,6 +283,8 @@ closed_set! {
         DestinationDiverged = "DESTINATION_DIVERGED",
         /// Somebody else wrote into the copy.
         DestinationForeignWrite = "DESTINATION_FOREIGN_WRITE",
+        /// Somebody deleted records of the copy that the source still has; it is copied on.
+        DestinationLogStartAhead = "DESTINATION_LOG_START_AHEAD",
         /// The configs of the topic at the source cannot be read.
         SourceConfigsUnknown = "SOURCE_CONFIGS_UNKNOWN",
         /// The destination has too few live brokers for the replicas of a mirror.

@@ -100,9 +100,9 @@ impl Buffer {
         self.chunks.get(at).map(|chunk| chunk.max_timestamp)
     }
 
-    /// Appends what arrived; the caller made sure that it follows `end`.
+    /// Appends what arrived; the caller made sure that it follows [`Self::filled_to`].
     pub fn push(&mut self, chunk: Chunk) {
-        debug_assert!(chunk.next_offset() > self.end);
+        debug_assert!(chunk.next_offset() > self.filled_to);
         self.bytes += chunk.bytes.len();
         self.end = chunk.next_offset();
         self.filled_to = self.end;

@@ -77,15 +77,7 @@ pub fn piece(
             serve(led, records, fetch, asked, key, limits)
         }
         Verdict::Cut(end) => {
-            if led.note_cut(fetch.broker, fetch.offset) {
-                tracing::warn!(
-                    link = %led.mirror().link, topic = %led.mirror().name,
-                    partition = key.partition, broker = %fetch.broker, offset = %fetch.offset,
-                    last_fetched_epoch = %fetch.last_fetched_epoch, epoch = %end.epoch,
-                    epoch_end = %end.offset,
-                    "replica holds what is not of the copy; it is told to cut it and copies it anew"
-                );
-            }
+            led.note_cut(fetch, end);
             Piece::Answer(PartitionAnswer { diverging: Some(end), ..refused(key, 0) })
         }
         Verdict::NotYet => not_now(key, limits),

@@ -1,13 +1,17 @@
 //! One mirror partition that we lead: the decisions of [`Leadership`], the batches in memory, and
 //! the reading of the source that feeds them.
 
+mod gap;
+
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::{Adoption, LedPartition, MirrorTopic};
 use super::in_sync::Wish;
 use super::refill::{RefillRequest, Refills};
+use crate::mirror::event::{Event, EventKind};
 use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError};
 use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership, Refusal};
 use crate::tail::buffer::Buffer;
@@ -55,6 +59,11 @@ pub struct Led {
     pub unheard_since: Option<Instant>,
     /// Totals.
     pub passed: Passed,
+    /// Where the log started when we led it before, in this life of the daemon.
+    pub started_at: Option<Offset>,
+    /// What happened, for people, until somebody takes it.
+    pub notes: Vec<Event>,
+    is_ahead_told: bool,
     memory_limit: usize,
 }
 
@@ -113,6 +122,9 @@ impl Led {
             behind_since: None,
             unheard_since: None,
             passed: Passed::default(),
+            started_at: None,
+            notes: Vec::new(),
+            is_ahead_told: false,
             memory_limit: usize::MAX,
         }
     }
@@ -237,8 +249,8 @@ impl Led {
                 }
                 // Only a copy that holds nothing may begin inside a batch. Anywhere else a batch
                 // that reaches below the end of the copy is of another lineage.
-                let is_empty = self.leadership.log_start() == Some(buffer.end());
-                if chunk.base_offset < buffer.end() && !is_empty {
+                let is_empty = self.leadership.log_start() == Some(buffer.filled_to());
+                if chunk.base_offset < buffer.filled_to() && !is_empty {
                     let (ours, source_end) = (buffer.end(), chunk.base_offset);
                     self.trouble = Some(Trouble::Truncated { ours, source_end });
                     self.reading = None;
@@ -269,7 +281,8 @@ impl Led {
         let before = self.leadership.log_start();
         self.leadership.on_source_log_start(bounds.log_start);
         self.bounds = Some(bounds);
-        self.leadership.log_start() != before
+        self.note_log_start_ahead();
+        self.close_hole(bounds) || self.leadership.log_start() != before
     }
 
     /// Whether the source said something after which nothing more may be read without a decision.
@@ -315,14 +328,26 @@ impl Led {
             let mut followers = self.leadership.followers();
             *id != behind && followers.any(|(of, end)| of == *id && end > Some(offset))
         };
-        let from = self.leadership.in_sync_real().find(has_more)?;
-        self.refills.must_ask(behind).then(|| RefillRequest {
-            key: self.key,
-            topic: self.mirror.name.clone(),
-            behind,
-            from,
-            offset,
-        })
+        let sources: Vec<_> = self.leadership.in_sync_real().filter(has_more).collect();
+        let from = self.refills.ask(behind, &sources)?;
+        Some(RefillRequest { key: self.key, topic: self.mirror.name.clone(), behind, from, offset })
+    }
+
+    /// All in-sync replicas lost the end of their logs at once, and it is not in memory any more:
+    /// reading begins again where they end; returns that offset. Whatever was readable before
+    /// stays what the high watermark says.
+    pub fn read_again(&mut self) -> Option<Offset> {
+        let least = self.leadership.least_in_sync()?;
+        let is_lost = self.leadership.most_in_sync() == Some(least);
+        // An empty replica of a log that starts above 0 has lost nothing.
+        let least = self.leadership.read_from(least);
+        if !is_lost || self.buffer.as_ref()?.start() <= least {
+            return None;
+        }
+        self.buffer = Some(Buffer::starting_at(least));
+        self.source_epoch = LeaderEpoch::UNKNOWN;
+        self.reading = None;
+        Some(least)
     }
 
     /// Whether a replica ends below what is in memory.
@@ -345,9 +370,22 @@ impl Led {
         }
     }
 
-    /// Notes that a replica that ends at `offset` is told to cut its log; whether that is news.
-    pub fn note_cut(&mut self, broker: BrokerId, offset: Offset) -> bool {
-        self.cuts.insert(broker, offset) != Some(offset)
+    /// Notes that a replica is told to cut its log from `to` on, or below.
+    pub fn note_cut(&mut self, fetch: FollowerFetch, to: OffsetAndEpoch) {
+        if self.cuts.insert(fetch.broker, fetch.offset) == Some(fetch.offset) {
+            return;
+        }
+        let text = format!(
+            "replica {}, not in sync, ends at {} in epoch {}, which is not of the copy; it is told to \
+             cut its log where epoch {} ended, at {} or below, and copies it anew",
+            fetch.broker, fetch.offset, fetch.last_fetched_epoch, to.epoch, to.offset
+        );
+        self.note(EventKind::FollowerTruncated, text, to.offset.min(fetch.offset)..fetch.offset);
+    }
+
+    fn note(&mut self, kind: EventKind, text: String, offsets: Range<Offset>) {
+        let event = Event::new(kind, text).link(&self.mirror.link).topic(&self.mirror.name);
+        self.notes.push(event.partition(self.key.partition).offsets(offsets));
     }
 
     /// Notes why a replica is not served; whether that is news.
@@ -384,3 +422,6 @@ impl Led {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

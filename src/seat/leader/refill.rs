@@ -2,6 +2,7 @@
 //! replica of the destination, which has them already stamped. The source is not asked again.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use kafka_protocol::messages::FetchRequest;
@@ -20,6 +21,8 @@ use crate::wire::batch;
 const REFILL_BYTES: usize = 1 << 20;
 /// Reads under way.
 const REFILLS_AT_ONCE: usize = 8;
+/// A replica that does not answer for so long is given up for another one.
+const REFILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// By name, known to every destination.
 const FETCH_BY_NAME: i16 = 12;
 
@@ -55,10 +58,15 @@ pub struct Refills {
     replicas: HashMap<BrokerId, Refill>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Refill {
     buffer: Option<Buffer>,
+    /// Whether an answer is still to come.
     is_asked: bool,
+    /// Who was asked last.
+    source: Option<BrokerId>,
+    /// Whether nothing came of it.
+    has_failed: bool,
 }
 
 impl Refills {
@@ -68,11 +76,21 @@ impl Refills {
         (buffer.start() <= offset && offset < buffer.end()).then_some(buffer)
     }
 
-    /// Whether batches have to be asked for; they count as asked for then.
-    pub fn must_ask(&mut self, behind: BrokerId) -> bool {
-        let refill =
-            self.replicas.entry(behind).or_insert(Refill { buffer: None, is_asked: false });
-        !std::mem::replace(&mut refill.is_asked, true)
+    /// Who of `sources` is to be asked for batches now, where somebody is; they count as asked for
+    /// then. One that had nothing, or gave no answer, is followed by the next.
+    pub fn ask(&mut self, behind: BrokerId, sources: &[BrokerId]) -> Option<BrokerId> {
+        let refill = self.replicas.entry(behind).or_default();
+        if refill.is_asked {
+            return None;
+        }
+        let stays = |id: &&BrokerId| !refill.has_failed && refill.source == Some(**id);
+        let comes_after = |id: &&BrokerId| refill.source.is_some_and(|before| **id > before);
+        let kept = sources.iter().find(stays);
+        let next = || sources.iter().filter(comes_after).min().or(sources.iter().min());
+        let source = kept.or_else(next).copied()?;
+        refill.source = Some(source);
+        refill.is_asked = true;
+        Some(source)
     }
 
     /// Takes in what was read.
@@ -82,7 +100,10 @@ impl Refills {
             buffer.push(chunk);
             buffer
         });
-        self.replicas.insert(behind, Refill { buffer, is_asked: false });
+        let refill = self.replicas.entry(behind).or_default();
+        refill.has_failed = buffer.is_none();
+        refill.buffer = buffer;
+        refill.is_asked = false;
     }
 
     /// The replica has caught up, or is gone.
@@ -121,10 +142,12 @@ impl RefillTask {
             let refilled = self.refilled.clone();
             reads.spawn(async move {
                 let (key, behind) = (request.key, request.behind);
-                let chunk = match read(&destination, &budget, &request).await {
-                    Ok(chunk) => chunk,
-                    Err(error) => {
-                        tracing::info!(
+                let read = read(&destination, &budget, &request);
+                let chunk = match tokio::time::timeout(REFILL_TIMEOUT, read).await {
+                    Ok(Ok(chunk)) => chunk,
+                    Err(_elapsed) => None,
+                    Ok(Err(error)) => {
+                        tracing::debug!(
                             topic = %request.topic, partition = key.partition, broker = %behind,
                             offset = %request.offset, from = %request.from, %error,
                             "replica cannot be refilled now; trying on"
@@ -188,4 +211,35 @@ fn fetch(request: &RefillRequest) -> FetchRequest {
         .with_isolation_level(0)
         .with_session_epoch(-1)
         .with_topics(vec![topic])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_has_nothing_is_followed_by_the_next() {
+        let mut refills = Refills::default();
+        let (behind, all) = (BrokerId(3), [BrokerId(2), BrokerId(1)]);
+        assert_eq!(refills.ask(behind, &[]), None);
+        assert_eq!(refills.ask(behind, &all), Some(BrokerId(1)));
+        assert_eq!(refills.ask(behind, &all), None, "under way");
+        refills.on_refilled(behind, None);
+        assert_eq!(refills.ask(behind, &all), Some(BrokerId(2)));
+        refills.on_refilled(behind, None);
+        assert_eq!(refills.ask(behind, &all), Some(BrokerId(1)), "and round again");
+        let chunk = Chunk {
+            bytes: bytes::Bytes::from_static(&[0; 8]),
+            base_offset: Offset(5),
+            batches: vec![ChunkBatch { next_offset: Offset(9), end: 8 }],
+            records: 0,
+            source_epoch: LeaderEpoch::UNKNOWN,
+            max_timestamp: -1,
+        };
+        refills.on_refilled(behind, Some(chunk));
+        assert!(refills.buffer(behind, Offset(5)).is_some());
+        assert_eq!(refills.ask(behind, &all), Some(BrokerId(1)), "one that gives is kept");
+        refills.on_refilled(behind, None);
+        assert_eq!(refills.ask(behind, &all[1..]), Some(BrokerId(1)), "the only one left");
+    }
 }

@@ -17,7 +17,9 @@ pub fn report(led: &Led, key: PartitionKey, is_unheard: bool) -> PartitionReport
     let (state, reason) = state(led, is_unheard);
     let high_watermark = led.leadership.high_watermark();
     let source_end = led.bounds.map(|bounds| bounds.high_watermark);
-    let lag = source_end.zip(high_watermark).map(|(source, ours)| source.records_since(ours));
+    // What the source has deleted cannot be copied any more: a gap says so, not the lag.
+    let copied = high_watermark.map(|ours| led.bounds.map_or(ours, |b| ours.max(b.log_start)));
+    let lag = source_end.zip(copied).map(|(source, ours)| source.records_since(ours));
     let lag_seconds = lag.map(|lag| if lag == 0 { 0.0 } else { lag_seconds(led, high_watermark) });
     // What the source has by now is not known: at worst, a record for each moment since.
     let unheard = led.unheard_since.map(|since| since.elapsed().as_secs_f64());
@@ -29,9 +31,10 @@ pub fn report(led: &Led, key: PartitionKey, is_unheard: bool) -> PartitionReport
         leader: None,
         leader_epoch: led.leadership.assignment().leader_epoch.0,
         source_end_offset: source_end.map(|offset| offset.0),
+        log_start_offset: led.leadership.log_start().map(|offset| offset.0),
         source_log_start_offset: led.bounds.map(|bounds| bounds.log_start.0),
         high_watermark: high_watermark.map(|offset| offset.0),
-        log_end_offset: led.buffer().map(|buffer| buffer.end().0),
+        log_end_offset: led.buffer().map(|buffer| buffer.filled_to().0),
         lag_records: lag.filter(|_| unheard.is_none()),
         lag_seconds: unheard.map_or(lag_seconds, |unheard| {
             Some(lag_seconds.map_or(unheard, |seconds| seconds.max(unheard)))
@@ -45,6 +48,7 @@ pub fn report(led: &Led, key: PartitionKey, is_unheard: bool) -> PartitionReport
 
 fn state(led: &Led, is_unheard: bool) -> (PartitionState, Option<Reason>) {
     let high_watermark = led.leadership.high_watermark();
+    let remark = led.log_start_ahead().map(|_missing| Reason::DestinationLogStartAhead);
     match &led.trouble {
         Some(trouble @ (Trouble::Unavailable(_) | Trouble::Unauthorized(_))) => {
             (PartitionState::SourceUnavailable, Some(trouble.reason()))
@@ -58,9 +62,9 @@ fn state(led: &Led, is_unheard: bool) -> (PartitionState, Option<Reason>) {
         }
         None => match (high_watermark, led.bounds) {
             (Some(ours), Some(bounds)) if ours >= bounds.high_watermark => {
-                (PartitionState::InSync, None)
+                (PartitionState::InSync, remark)
             }
-            _ => (PartitionState::CatchingUp, None),
+            _ => (PartitionState::CatchingUp, remark),
         },
     }
 }

@@ -140,7 +140,7 @@ impl LeaderTask {
             Some(led) => led.into_next_epoch(seats.clone(), assignment.clone(), now),
             None => (None, is_new),
         };
-        let led = match (next, adoption, empty) {
+        let mut led = match (next, adoption, empty) {
             (Some(led), _, _) => led,
             (None, Some(adoption), _) => Led::adopted(adoption, mirror, seats, assignment, now),
             (None, None, Some(history)) => Led::fresh(key, history, mirror, seats, assignment, now),
@@ -159,6 +159,7 @@ impl LeaderTask {
             link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
             leader_epoch = %state.leader_epoch, offset = %led.leadership.log_end(), "leading"
         );
+        led.started_at = self.log_starts.remove(&key).or(led.started_at);
         self.led.insert(key, led);
         self.unknown.remove(&key);
         self.read_on(key);
@@ -176,6 +177,7 @@ impl LeaderTask {
     /// Stops leading a partition, where we did.
     pub(super) fn give_up(&mut self, key: PartitionKey) {
         let Some(led) = self.led.remove(&key) else { return };
+        self.log_starts.extend(led.leadership.log_start().map(|offset| (key, offset)));
         tracing::info!(
             link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
             offset = %led.leadership.log_end(), "no longer leading"

@@ -137,7 +137,11 @@ impl LeaderTask {
             let Some((key, asked)) = session.next_ready() else { break };
             let fetch = fetch_of(broker, parked.broker_epoch, &asked);
             let piece = match (self.led.get_mut(&key), self.strays.get_mut(&key)) {
-                (Some(led), _) => answers::piece(led, fetch, &asked, key, limits),
+                (Some(led), _) => {
+                    let piece = answers::piece(led, fetch, &asked, key, limits);
+                    led.notes.drain(..).for_each(|event| self.events.send(event));
+                    piece
+                }
                 (None, Some(stray)) => strays::piece(stray, fetch, &asked, key, limits.is_full),
                 (None, None) => Piece::Answer(answers::refused(
                     key,

@@ -24,8 +24,8 @@ use crate::mirror::revival::Revivals;
 use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::isr::{IsrOutcome, IsrRequest};
 use crate::tail::events::Events;
-use crate::tail::{Arrival, Order, Orders};
-use crate::types::{BrokerEpoch, BrokerId, LinkName, PartitionKey, TopicId};
+use crate::tail::{Arrival, Order, Orders, Trouble};
+use crate::types::{BrokerEpoch, BrokerId, LinkName, Offset, PartitionKey, TopicId};
 
 /// How often in-sync replicas, limits and reports are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -90,6 +90,8 @@ pub struct LeaderTask {
     pub(super) unknown: HashMap<PartitionKey, Waiting>,
     /// On failed partitions that we do not lead.
     pub(super) decisions: HashMap<PartitionKey, Decision>,
+    /// Where the logs of partitions that we led started.
+    pub(super) log_starts: HashMap<PartitionKey, Offset>,
     pub(super) sources: HashMap<LinkName, Orders>,
     pub(super) sessions: Sessions,
     pub(super) parked: HashMap<SessionId, Parked>,
@@ -126,6 +128,7 @@ impl LeaderTask {
             adopted: HashMap::new(),
             unknown: HashMap::new(),
             decisions: HashMap::new(),
+            log_starts: HashMap::new(),
             sources: HashMap::new(),
             sessions: Sessions::default(),
             parked: HashMap::new(),
@@ -259,12 +262,16 @@ impl LeaderTask {
             Ok(false) => {}
             Err(error) => self.on_broken_history(key, &error),
         }
+        if let Some(led) = self.led.get_mut(&key) {
+            led.notes.drain(..).for_each(|event| self.events.send(event));
+        }
         if let Some(led) = self.led.get(&key)
             && led.trouble.is_some()
             && led.trouble != was_stopped
         {
-            self.tell_trouble(key);
+            // What the file decides in advance needs no person.
             self.on_failure(key);
+            self.tell_trouble(key);
         }
     }
 
@@ -273,7 +280,7 @@ impl LeaderTask {
         let Some(led) = self.led.get(&key) else { return };
         let Some(trouble) = &led.trouble else { return };
         let mirror = led.mirror();
-        let offset = led.buffer().map_or(led.leadership.log_end(), |buffer| buffer.end());
+        let offset = led.buffer().map_or(led.leadership.log_end(), |buffer| buffer.filled_to());
         if trouble.is_retried() {
             tracing::warn!(
                 link = %mirror.link, topic = %mirror.name, partition = key.partition, %offset,
@@ -282,7 +289,10 @@ impl LeaderTask {
             return;
         }
         let text = format!("{trouble}; the copy stays as it is, up to offset {offset}");
-        let event = Event::new(trouble.reason(), text).link(&mirror.link).topic(&mirror.name);
+        let mut event = Event::new(trouble.reason(), text).link(&mirror.link).topic(&mirror.name);
+        if let Trouble::Gap { ours, source_start } = *trouble {
+            event = event.offsets(ours..source_start);
+        }
         self.events.send(event.partition(key.partition));
     }
 
@@ -334,6 +344,15 @@ impl LeaderTask {
         self.revive_failed();
         let keys: Vec<_> = self.led.keys().copied().collect();
         for key in keys {
+            if let Some(led) = self.led.get_mut(&key)
+                && let Some(offset) = led.read_again()
+            {
+                tracing::warn!(
+                    link = %led.mirror().link, topic = %led.mirror().name,
+                    partition = key.partition, %offset, high_watermark = ?led.leadership.high_watermark(),
+                    "all in-sync replicas lost the end of their logs; it is read from the source again"
+                );
+            }
             self.read_on(key);
             if self.led.get(&key).is_some_and(Led::has_replica_behind) {
                 self.mark(key);

@@ -1,0 +1,196 @@
+//! One led partition and what the source brings it: gaps, holes, lost ends.
+
+use super::*;
+use crate::mirror::decision::Policies;
+use crate::tail::buffer::{Chunk, ChunkBatch};
+use crate::types::{BrokerEpoch, TopicId, Uuid};
+
+const NOW: Duration = Duration::ZERO;
+
+fn leading(start: StartAt) -> Led {
+    let topic = TopicId(Uuid::from_u128(7));
+    let mirror = MirrorTopic {
+        id: topic,
+        name: "orders".into(),
+        link: "east".into(),
+        source_name: "orders".into(),
+        source_id: TopicId(Uuid::from_u128(8)),
+        start,
+        segment_bytes: 1 << 20,
+        policies: Policies::default(),
+    };
+    let brokers = [9001, 1, 2].map(BrokerId).to_vec();
+    let assignment = Assignment {
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: 0,
+        replicas: brokers.clone(),
+        in_sync: brokers,
+    };
+    let key = PartitionKey { topic, partition: 0 };
+    let seats = BTreeSet::from([BrokerId(9001)]);
+    let mut led =
+        Led::fresh(key, EpochHistory::default(), Arc::new(mirror), seats, assignment, NOW);
+    let order = led.next_order(1).expect("an order to begin");
+    assert_eq!(order.start, start);
+    led
+}
+
+fn arrive(led: &mut Led, kind: ArrivalKind) -> bool {
+    let (key, generation) = (led.key, led.reading.as_ref().map_or(0, |r| r.generation));
+    led.on_arrival(Arrival { key, generation, kind }).unwrap()
+}
+
+fn started(led: &mut Led, position: i64, log: std::ops::Range<i64>) {
+    arrive(led, ArrivalKind::Started { position: Offset(position), bounds: bounds(log) });
+}
+
+fn bounds(log: std::ops::Range<i64>) -> Bounds {
+    Bounds { log_start: Offset(log.start), high_watermark: Offset(log.end) }
+}
+
+fn data(led: &mut Led, offsets: std::ops::Range<i64>, log: std::ops::Range<i64>) -> bool {
+    let chunk = Chunk {
+        bytes: bytes::Bytes::from_static(&[0; 100]),
+        base_offset: Offset(offsets.start),
+        batches: vec![ChunkBatch { next_offset: Offset(offsets.end), end: 100 }],
+        records: 1,
+        source_epoch: LeaderEpoch(4),
+        max_timestamp: 0,
+    };
+    arrive(led, ArrivalKind::Data { chunk, bounds: bounds(log) })
+}
+
+fn gap(led: &mut Led, ours: i64, source_start: i64) {
+    let (ours, source_start) = (Offset(ours), Offset(source_start));
+    arrive(led, ArrivalKind::Trouble(Trouble::Gap { ours, source_start }));
+    assert!(led.is_stopped() && led.next_order(2).is_none(), "it waits for a decision");
+}
+
+fn fetched(led: &mut Led, broker: i32, offset: i64) {
+    let fetch = FollowerFetch {
+        broker: BrokerId(broker),
+        broker_epoch: BrokerEpoch(1),
+        current_leader_epoch: LeaderEpoch(0),
+        offset: Offset(offset),
+        last_fetched_epoch: if offset > 0 { LeaderEpoch(0) } else { LeaderEpoch::UNKNOWN },
+    };
+    led.on_fetch(NOW, fetch).unwrap();
+}
+
+/// Copied and committed up to 50.
+fn copied() -> Led {
+    let mut led = leading(StartAt::Earliest);
+    started(&mut led, 0, 0..50);
+    data(&mut led, 0..50, 0..50);
+    for broker in [1, 2] {
+        fetched(&mut led, broker, 50);
+    }
+    assert_eq!(led.leadership.high_watermark(), Some(Offset(50)));
+    led
+}
+
+fn log(led: &Led) -> (i64, i64, i64) {
+    let leadership = &led.leadership;
+    let (start, hw) = (leadership.log_start().unwrap(), leadership.high_watermark().unwrap());
+    (start.0, hw.0, leadership.log_end().0)
+}
+
+#[test]
+fn over_a_gap_no_replica_is_empty_for_a_moment() {
+    let mut led = copied();
+    assert_eq!(led.go_on(), None, "there is no gap");
+    gap(&mut led, 50, 90);
+    assert_eq!(led.go_on(), Some(Offset(50)..Offset(90)));
+    assert_eq!(led.go_on(), None, "once");
+    let order = led.next_order(2).unwrap();
+    let at = OffsetAndEpoch { offset: Offset(90), epoch: LeaderEpoch(4) };
+    assert_eq!(order.start, StartAt::At(at));
+    // The log starts inside a batch.
+    assert!(data(&mut led, 88..95, 90..95));
+    assert_eq!(log(&led), (0, 50, 95), "the old log stays until the new one is everywhere");
+    let slice = led.buffer().unwrap().read(Offset(50), 1000, Offset(i64::MAX)).unwrap();
+    assert_eq!(slice.next_offset, Offset(95));
+    fetched(&mut led, 1, 95);
+    assert_eq!(log(&led), (0, 50, 95));
+    fetched(&mut led, 2, 95);
+    assert_eq!(log(&led), (90, 95, 95));
+}
+
+#[test]
+fn a_batch_that_reaches_below_the_copys_end_is_of_another_lineage_over_a_gap_too() {
+    let mut led = copied();
+    gap(&mut led, 50, 90);
+    led.go_on().unwrap();
+    led.next_order(2).unwrap();
+    assert!(!data(&mut led, 45..95, 90..95));
+    assert!(matches!(led.trouble, Some(Trouble::Truncated { .. })), "{:?}", led.trouble);
+    assert_eq!(log(&led), (0, 50, 50));
+}
+
+#[test]
+fn a_source_that_is_empty_after_a_gap_is_followed_by_a_batch_without_records() {
+    let mut led = copied();
+    gap(&mut led, 50, 90);
+    led.go_on().unwrap();
+    led.next_order(2).unwrap();
+    assert!(arrive(&mut led, ArrivalKind::Idle(bounds(90..90))));
+    assert_eq!(log(&led), (0, 50, 90));
+    assert!(!arrive(&mut led, ArrivalKind::Idle(bounds(90..90))), "once");
+    fetched(&mut led, 1, 90);
+    fetched(&mut led, 2, 90);
+    assert_eq!(log(&led), (90, 90, 90));
+    assert!(data(&mut led, 90..91, 90..91), "and on");
+}
+
+#[test]
+fn a_source_that_is_not_empty_after_a_gap_is_waited_for() {
+    let mut led = copied();
+    gap(&mut led, 50, 90);
+    led.go_on().unwrap();
+    led.next_order(2).unwrap();
+    arrive(&mut led, ArrivalKind::Idle(bounds(90..99)));
+    assert_eq!(log(&led), (0, 50, 50));
+}
+
+#[test]
+fn a_mirror_that_has_not_begun_has_no_gap() {
+    let mut led = leading(StartAt::Earliest);
+    started(&mut led, 10, 10..50);
+    gap(&mut led, 10, 40);
+    assert!(led.has_not_begun());
+    led.go_on().unwrap();
+    led.next_order(2).unwrap();
+    data(&mut led, 40..50, 40..50);
+    assert!(!led.has_not_begun());
+    let mut latest = leading(StartAt::Latest);
+    started(&mut latest, 50, 10..50);
+    assert!(!latest.has_not_begun());
+}
+
+#[test]
+fn empty_replicas_of_a_log_that_starts_above_0_have_lost_nothing() {
+    let mut led = leading(StartAt::Earliest);
+    started(&mut led, 15, 15..50);
+    fetched(&mut led, 1, 0);
+    fetched(&mut led, 2, 0);
+    assert_eq!(log(&led), (15, 15, 15));
+    assert_eq!(led.read_again(), None);
+}
+
+#[test]
+fn what_all_in_sync_replicas_lost_is_read_again() {
+    let mut led = copied();
+    assert_eq!(led.read_again(), None);
+    fetched(&mut led, 1, 30);
+    assert_eq!(led.read_again(), None, "the other one has it");
+    fetched(&mut led, 2, 30);
+    assert_eq!(led.read_again(), Some(Offset(30)));
+    assert_eq!(led.read_again(), None, "once");
+    let order = led.next_order(2).unwrap();
+    let at = OffsetAndEpoch { offset: Offset(30), epoch: LeaderEpoch::UNKNOWN };
+    assert_eq!(order.start, StartAt::At(at));
+    assert!(data(&mut led, 30..50, 0..50));
+    assert_eq!(log(&led), (0, 50, 50), "the high watermark never falls");
+    let slice = led.buffer().unwrap().read(Offset(30), 1000, Offset(i64::MAX)).unwrap();
+    assert_eq!(slice.next_offset, Offset(50));
+}
