@@ -5,7 +5,7 @@
 //! modules of an earlier row only, and modules of one row do not use each other (`tests/tidy.rs`):
 //!
 //! ```text
-//!  1 types
+//!  1 types  planted
 //!  2 wire   image
 //!  3 mirror
 //!  4 client   tail
@@ -29,6 +29,8 @@ pub mod gateway;
 pub mod image;
 pub mod link;
 pub mod mirror;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod seat;
 pub mod source;
 pub mod tail;

@@ -116,6 +116,16 @@ impl Cluster {
         self.slot(id).connect(&endpoint, &self.inner.config).await
     }
 
+    /// [`Self::broker`]; where it cannot be had the cluster is asked anew where its brokers are: this
+    /// one may have come, or moved, since. The next try goes by the answer.
+    pub async fn broker_or_ask(&self, id: BrokerId) -> Result<Connection, ClientError> {
+        let connected = self.broker(id).await;
+        if connected.is_err() {
+            self.metadata(Topics::None).await?;
+        }
+        connected
+    }
+
     /// A connection of the caller's own to a broker of the last metadata.
     pub async fn dedicated(&self, id: BrokerId) -> Result<Connection, ClientError> {
         Connection::connect(&self.endpoint(id)?, &self.inner.config).await

@@ -210,7 +210,7 @@ impl Rejoin {
         let connection = if image.is_seat(leader) {
             self.peers.seat(image, leader).await?
         } else {
-            self.destination.broker(leader).await?
+            self.destination.broker_or_ask(leader).await?
         };
         let asked: Vec<_> = group.iter().map(|away| away.followed.clone()).collect();
         let learned = follow::learn(&connection, self.seat, &asked).await?;

@@ -352,6 +352,12 @@ impl Leadership {
         let Some(least) = self.in_sync_log_ends().and_then(|ends| ends.into_iter().min()) else {
             return;
         };
+        #[cfg(feature = "planted-bugs")]
+        let least = if crate::planted::is(crate::planted::Bug::WatermarkTooEarly) {
+            self.log_end
+        } else {
+            least
+        };
         // Empty replicas of a log that starts above 0 have all there is below its start.
         let next = least.max(log_start);
         self.high_watermark = Some(self.high_watermark.map_or(next, |before| before.max(next)));

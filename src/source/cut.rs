@@ -86,6 +86,12 @@ pub(super) fn cut(
             damage = Some(Damage::NoEpoch(header.base_offset));
             break;
         };
+        #[cfg(feature = "planted-bugs")]
+        let epoch = if crate::planted::is(crate::planted::Bug::UnstampedEpochs) {
+            header.leader_epoch
+        } else {
+            epoch
+        };
         batch::stamp(&mut bytes[end..], epoch);
         end += header.size;
         records += u64::try_from(header.record_count).unwrap_or(0);

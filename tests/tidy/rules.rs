@@ -9,7 +9,7 @@ pub type Complaint = String;
 
 /// A module uses modules of an earlier row only; modules of one row do not use each other.
 const LAYERS: &[&[&str]] = &[
-    &["types"],
+    &["types", "planted"],
     &["wire", "image"],
     &["mirror"],
     &["client", "tail"],

@@ -78,6 +78,12 @@ pub fn piece(
         }
         Verdict::Cut(end) => {
             led.note_cut(fetch, end);
+            #[cfg(feature = "planted-bugs")]
+            let end = if crate::planted::is(crate::planted::Bug::TruncationInsideABatch) {
+                OffsetAndEpoch { offset: Offset(end.offset.0 - 1), ..end }
+            } else {
+                end
+            };
             Piece::Answer(PartitionAnswer { diverging: Some(end), ..refused(key, 0) })
         }
         Verdict::NotYet => not_now(key, limits),
@@ -171,6 +177,12 @@ fn serve(
         .leadership
         .log_start()
         .map(|start| start.min(high_watermark.unwrap_or(start)).min(follower_end));
+    #[cfg(feature = "planted-bugs")]
+    let log_start = if crate::planted::is(crate::planted::Bug::UnverifiedLogStart) {
+        led.bounds.map(|bounds| bounds.log_start).or(log_start)
+    } else {
+        log_start
+    };
     let is_news = high_watermark != asked.told_high_watermark || log_start != asked.told_log_start;
     if size == 0 && !is_news && !limits.is_full {
         return Piece::Nothing;

@@ -95,6 +95,14 @@ impl Led {
         assignment: Assignment,
         now: Duration,
     ) -> Self {
+        #[cfg(feature = "planted-bugs")]
+        let adoption = if crate::planted::is(crate::planted::Bug::GuessedHistory) {
+            let guess = EpochStart { epoch: adoption.leader_epoch, start: adoption.log_start };
+            let history = EpochHistory::from_starts([guess]).unwrap_or_default();
+            Adoption { history, ..adoption }
+        } else {
+            adoption
+        };
         let beginning = Beginning::Continued {
             history: adoption.history,
             log_end: adoption.log_end,

@@ -167,7 +167,7 @@ async fn read(
     request: &RefillRequest,
 ) -> Result<Option<Chunk>, ClientError> {
     let reservation = budget.reserve(REFILL_BYTES).await;
-    let connection = destination.broker(request.from).await?;
+    let connection = destination.broker_or_ask(request.from).await?;
     let response = connection.request_at(FETCH_BY_NAME, &fetch(request)).await?;
     let partition = response.responses.into_iter().flat_map(|topic| topic.partitions).next();
     let records = partition.and_then(|partition| partition.records).unwrap_or_default();
