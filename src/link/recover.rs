@@ -206,7 +206,7 @@ impl Rejoin {
 
 async fn learn(destination: &Cluster, lost: &Lost) -> Result<Learned, SeatError> {
     let FollowerFetch { broker, offset, last_fetched_epoch, .. } = lost.replica;
-    let connection = destination.broker(broker).await?;
+    let connection = destination.broker_or_ask(broker).await?;
     let (topic, partition) = (&lost.mirror.name, lost.key.partition);
     let mut log = match replica_log::read(&connection, topic, partition, offset).await? {
         Ok(log) => log,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::controller::{Alteration, Change, Controller, Key, PartitionState};
-use super::log::{Log, OUT_OF_RANGE, Read};
+use super::log::{Log, Read};
 
 /// `replica.lag.time.max.ms` of the destination.
 pub const LAG_TIME: Duration = Duration::from_secs(10);
@@ -218,7 +218,8 @@ impl Broker {
         Answer { error: 0, high_watermark, log_start, read: Some(read) }
     }
 
-    /// A Fetch of a consumer, also where it only follows.
+    /// A Fetch of a consumer, also where it only follows: nothing comes between the high watermark and
+    /// the end, an error only beyond the end.
     pub fn read_by_consumer(&self, key: Key, offset: i64, max_bytes: usize) -> Answer {
         let failed = |error| Answer { error, high_watermark: -1, log_start: -1, read: None };
         let Some(replica) = self.replicas.get(&key) else { return failed(NOT_LEADER) };
@@ -226,9 +227,6 @@ impl Broker {
             return failed(NOT_LEADER);
         }
         let log = &replica.log;
-        if offset > log.high_watermark {
-            return failed(OUT_OF_RANGE);
-        }
         match log.read(offset, -1, log.high_watermark, max_bytes) {
             Ok(read) => Answer {
                 error: 0,
