@@ -7,6 +7,7 @@ mod support;
 mod kafka {
     mod bad_input;
     mod behaviour;
+    mod controllers;
     mod faults;
     mod fidelity;
     mod harness;

@@ -143,7 +143,8 @@ fn next(
     let is_real = |id: &&BrokerId| !known.seats.contains(id);
     let in_sync: Vec<_> = state.in_sync.iter().filter(is_real).copied().collect();
     let mut old = state.replicas.iter().filter(|id| !state.adding.contains(id));
-    if in_sync.is_empty() && old.any(|id| !known.seats.contains(id)) {
+    // Nobody in sync at all (KIP-966) heals when an eligible real replica comes back.
+    if in_sync.is_empty() && !state.in_sync.is_empty() && old.any(|id| !known.seats.contains(id)) {
         let leads = |seat: &BrokerId| is_provably_empty(state, *seat, known.seats);
         if !state.leader.as_ref().is_some_and(leads) {
             return Next::Stuck;

@@ -3,7 +3,7 @@
 //! ```text
 //! broker ID [rack=RACK] [fenced|stopping|cordoned]
 //! topic NAME [KEY=VALUE]...
-//! partition TOPIC NUMBER REPLICAS [isr=..] [adding=..] [removing=..] [leader=ID|none] [epoch=N]
+//! partition TOPIC NUMBER REPLICAS [isr=..|none] [adding=..] [removing=..] [leader=ID|none] [epoch=N]
 //! bound TOPIC                     a link took it for its mirror
 //! late TOPIC NUMBER               its move takes too long
 //! owed TOPIC NUMBER COUNT         it had so many replicas before a hasty move
@@ -109,7 +109,10 @@ fn partition(replicas: &str, options: &[&str]) -> PartitionState {
     let list = |name: &str| option(name).map(ids).unwrap_or_default();
     let all = ids(replicas);
     PartitionState {
-        in_sync: option("isr").map_or_else(|| all.clone(), ids),
+        in_sync: match option("isr") {
+            Some("none") => Vec::new(),
+            listed => listed.map_or_else(|| all.clone(), ids),
+        },
         removing: list("removing"),
         adding: list("adding"),
         leader: match option("leader") {

@@ -11,13 +11,19 @@ const STORAGE_TOOL: &str = "kafka.tools.StorageTool";
 const META: &str = "meta.properties";
 
 /// Formats `log_dir` as the property file says.
-pub fn format(dist: &Dist, cluster_id: &str, properties: &Path) -> Result<()> {
+pub fn format(
+    dist: &Dist,
+    cluster_id: &str,
+    properties: &Path,
+    release_version: Option<&str>,
+) -> Result<()> {
     let mut options = dist.logging("warn")?;
     options.push("-XX:TieredStopAtLevel=1".to_owned());
     let output = dist
         .java(&options, STORAGE_TOOL)?
         .args(["format", "--cluster-id", cluster_id, "--config"])
         .arg(properties)
+        .args(release_version.into_iter().flat_map(|version| ["--release-version", version]))
         .output()
         .context("run the storage tool")?;
     ensure!(

@@ -17,7 +17,7 @@ use super::judge::log::EARLIEST;
 use super::judge::{Judge, NewTopic};
 use super::process::Supervised;
 use super::workspace::Workspace;
-pub use spec::{CONTROLLER_LISTENER, ClusterSpec, FIRST_CONTROLLER};
+pub use spec::{CONTROLLER_LISTENER, ClusterSpec, FIRST_CONTROLLER, ZOOKEEPER};
 
 const READY_DEADLINE: Duration = Duration::from_secs(90);
 /// Above Kafka's own patience at a controlled shutdown without a controller.
@@ -118,7 +118,11 @@ impl Cluster {
             let text = self.spec.property_file(*id, &ports, &log_dir.display().to_string());
             std::fs::write(&properties, text)?;
             match &formatted {
-                None => format::format(&self.dist, &self.cluster_id, &properties)?,
+                _ if self.spec.has_zookeeper() => std::fs::create_dir_all(&log_dir)?,
+                None => {
+                    let release = self.spec.release_version.as_deref();
+                    format::format(&self.dist, &self.cluster_id, &properties, release)?;
+                }
                 Some(formatted) => format::format_alike(formatted, &log_dir, *id)?,
             }
             formatted.get_or_insert_with(|| log_dir.clone());
@@ -163,7 +167,11 @@ impl Cluster {
             options.extend([format!("-Xms{heap}m"), "-XX:+UseG1GC".to_owned()]);
         }
         options.extend(self.spec.jvm_options.iter().cloned());
-        let mut command = self.dist.java(&options, "kafka.Kafka")?;
+        let main_class = match node.id {
+            ZOOKEEPER => "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+            _ => "kafka.Kafka",
+        };
+        let mut command = self.dist.java(&options, main_class)?;
         command.arg(&node.properties);
         Ok(command)
     }

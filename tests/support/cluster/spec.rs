@@ -9,6 +9,10 @@ use super::super::dist::default_version;
 pub const FIRST_CONTROLLER: i32 = 101;
 /// Name of the controllers' listener.
 pub const CONTROLLER_LISTENER: &str = "CONTROLLER";
+/// The one ZooKeeper of a cluster of a release before KRaft.
+pub const ZOOKEEPER: i32 = 201;
+/// Name of its client port.
+pub const ZOOKEEPER_LISTENER: &str = "ZOOKEEPER";
 /// More combined controllers than this bring nothing to a test.
 const MOST_COMBINED_CONTROLLERS: i32 = 3;
 
@@ -23,6 +27,7 @@ pub struct ClusterSpec {
     pub(super) fast_start: bool,
     pub(super) log_level: String,
     pub(super) jvm_options: Vec<String>,
+    pub(super) release_version: Option<String>,
     listeners: Vec<String>,
     properties: BTreeMap<String, String>,
     broker_properties: BTreeMap<i32, BTreeMap<String, String>>,
@@ -42,6 +47,7 @@ impl ClusterSpec {
             fast_start: true,
             log_level: "info".to_owned(),
             jvm_options: Vec::new(),
+            release_version: None,
             listeners: vec!["PLAINTEXT".to_owned()],
             properties: BTreeMap::new(),
             broker_properties: BTreeMap::new(),
@@ -52,6 +58,12 @@ impl ClusterSpec {
     /// A release, e.g. `3.9.1`.
     pub fn version(mut self, version: &str) -> Self {
         self.version = version.to_owned();
+        self
+    }
+
+    /// Formatted at the feature levels of an older release, e.g. `4.1-IV1`.
+    pub fn release_version(mut self, version: &str) -> Self {
+        self.release_version = Some(version.to_owned());
         self
     }
 
@@ -128,6 +140,11 @@ impl ClusterSpec {
         self.broker_property(id, "broker.rack", rack)
     }
 
+    /// Whether the release knows no KRaft that could be used.
+    pub(super) fn has_zookeeper(&self) -> bool {
+        self.version.starts_with("2.")
+    }
+
     /// Ids of the brokers.
     pub(super) fn broker_ids(&self) -> impl Iterator<Item = i32> + use<> {
         1..=self.brokers
@@ -136,6 +153,7 @@ impl ClusterSpec {
     /// Ids of the controllers.
     pub(super) fn controller_ids(&self) -> Vec<i32> {
         match self.separate_controllers {
+            _ if self.has_zookeeper() => Vec::new(),
             Some(count) => (FIRST_CONTROLLER..FIRST_CONTROLLER + count).collect(),
             None => (1..=self.brokers.min(MOST_COMBINED_CONTROLLERS)).collect(),
         }
@@ -145,7 +163,8 @@ impl ClusterSpec {
     pub(super) fn node_ids(&self) -> Vec<i32> {
         let separate = self.controller_ids().into_iter();
         let separate = separate.filter(|id| *id >= FIRST_CONTROLLER);
-        separate.chain(self.broker_ids()).collect()
+        let zookeeper = self.has_zookeeper().then_some(ZOOKEEPER);
+        separate.chain(zookeeper).chain(self.broker_ids()).collect()
     }
 
     /// Listener names that node `id` needs a port for.
@@ -153,6 +172,9 @@ impl ClusterSpec {
         let mut names = Vec::new();
         if id < FIRST_CONTROLLER {
             names.extend(self.listeners.iter().cloned());
+        }
+        if id == ZOOKEEPER {
+            names.push(ZOOKEEPER_LISTENER.to_owned());
         }
         if self.controller_ids().contains(&id) {
             names.push(CONTROLLER_LISTENER.to_owned());
@@ -177,6 +199,9 @@ impl ClusterSpec {
         ports: &BTreeMap<i32, BTreeMap<String, u16>>,
         log_dir: &str,
     ) -> String {
+        if id == ZOOKEEPER {
+            return zookeeper_file(ports, log_dir);
+        }
         let mut properties = self.shared_properties();
         let address = |(name, port): (&String, &u16)| format!("{name}://127.0.0.1:{port}");
         let own = ports.get(&id).into_iter().flatten();
@@ -191,11 +216,16 @@ impl ClusterSpec {
             Some(format!("{voter}@127.0.0.1:{port}"))
         });
         let mut set = |key: &str, value: String| properties.insert(key.to_owned(), value);
-        set("process.roles", roles.join(","));
-        set("node.id", id.to_string());
+        if let Some(port) = zookeeper_port(ports) {
+            set("broker.id", id.to_string());
+            set("zookeeper.connect", format!("127.0.0.1:{port}"));
+        } else {
+            set("process.roles", roles.join(","));
+            set("node.id", id.to_string());
+            set("controller.quorum.voters", voters.collect::<Vec<_>>().join(","));
+        }
         set("log.dirs", log_dir.to_owned());
         set("listeners", own.join(","));
-        set("controller.quorum.voters", voters.collect::<Vec<_>>().join(","));
         if is_broker {
             let listeners = ports.get(&id).into_iter().flatten();
             let listeners = listeners.filter(|(name, _)| *name != CONTROLLER_LISTENER);
@@ -250,4 +280,16 @@ impl ClusterSpec {
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
     }
+}
+
+fn zookeeper_port(ports: &BTreeMap<i32, BTreeMap<String, u16>>) -> Option<u16> {
+    ports.get(&ZOOKEEPER)?.get(ZOOKEEPER_LISTENER).copied()
+}
+
+fn zookeeper_file(ports: &BTreeMap<i32, BTreeMap<String, u16>>, data_dir: &str) -> String {
+    let port = zookeeper_port(ports).unwrap_or_default();
+    format!(
+        "dataDir={data_dir}\nclientPort={port}\nclientPortAddress=127.0.0.1\n\
+         admin.enableServer=false\nmaxClientCnxns=0\n"
+    )
 }

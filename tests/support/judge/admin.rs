@@ -15,16 +15,21 @@ use kafka_protocol::messages::delete_records_request::{
 };
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_quorum_request::{
+    PartitionData as QuorumPartition, TopicData as QuorumTopic,
+};
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{MetadataResponse, MetadataResponseTopic};
+use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
     DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    ElectLeadersRequest, IncrementalAlterConfigsRequest, MetadataRequest,
+    DescribeQuorumRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest, MetadataRequest,
+    UpdateFeaturesRequest,
 };
 use uuid::Uuid;
 
@@ -313,6 +318,40 @@ impl Judge {
             check(result.error_code, &what, result.error_message.as_ref())?;
         }
         Ok(())
+    }
+
+    /// Raises the finalized level of a feature.
+    pub fn upgrade_feature(&mut self, feature: &str, level: i16) -> Result<()> {
+        const UPGRADE: i8 = 1;
+        let update = FeatureUpdateKey::default()
+            .with_feature(text(feature))
+            .with_max_version_level(level)
+            .with_upgrade_type(UPGRADE);
+        let request = UpdateFeaturesRequest::default()
+            .with_timeout_ms(TIMEOUT_MS)
+            .with_feature_updates(vec![update])
+            .with_validate_only(false);
+        let answer = self.ask(&request)?;
+        let what = format!("raise {feature} to {level}");
+        check(answer.error_code, &what, answer.error_message.as_ref())?;
+        for result in answer.results {
+            check(result.error_code, &what, result.error_message.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Id of the active controller, as the quorum tells (KIP-595); -1 where there is none.
+    pub fn active_controller(&mut self) -> Result<i32> {
+        let partition = QuorumPartition::default().with_partition_index(0);
+        let topic = QuorumTopic::default()
+            .with_topic_name(topic_name("__cluster_metadata"))
+            .with_partitions(vec![partition]);
+        let answer = self.ask(&DescribeQuorumRequest::default().with_topics(vec![topic]))?;
+        check(answer.error_code, "describe the quorum", None)?;
+        let partitions = answer.topics.into_iter().flat_map(|topic| topic.partitions);
+        let partition = partitions.into_iter().next().context("no partition in DescribeQuorum")?;
+        check(partition.error_code, "describe the quorum", None)?;
+        Ok(partition.leader_id.0)
     }
 
     /// Gives a partition other replicas, the preferred leader first. Does not wait.
