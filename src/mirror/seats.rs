@@ -38,10 +38,14 @@ pub fn wanted(image: &Image, partition: &PartitionImage) -> BTreeSet<BrokerId> {
     staying.chain(image.live_seats()).collect()
 }
 
-/// What has to change so that each partition of a mirror has the seats that there are. Where the
-/// right ones are there their order is left alone: it may be somebody's choice. What is being
-/// reassigned is left to whoever does that.
-pub fn joining(image: &Image, mirror: &TopicImage) -> Reassignment {
+/// What has to change so that each partition of a mirror has the seats that there are, in their order.
+/// What is being reassigned is left to whoever does that. `absent` are seats that have been down for
+/// a while.
+///
+/// A preferred election only ever elects the first replica. So where a real broker leads (all seats
+/// were down at once) and the first seat stays away, one that is alive is put first; once that leads
+/// and all are back, the order is restored.
+pub fn changes(image: &Image, mirror: &TopicImage, absent: &BTreeSet<BrokerId>) -> Reassignment {
     let mut changes = Reassignment::new();
     for (&number, partition) in &mirror.partitions {
         if !partition.adding.is_empty() || !partition.removing.is_empty() {
@@ -49,12 +53,23 @@ pub fn joining(image: &Image, mirror: &TopicImage) -> Reassignment {
         }
         let present = image.seats_of(partition);
         let wanted = wanted(image, partition);
-        if wanted == present || wanted.is_empty() {
+        if wanted.is_empty() {
             continue;
         }
-        let mut replicas = order(&wanted, &mirror.name, number);
-        replicas.extend(partition.replicas.iter().filter(|id| !present.contains(id)));
-        changes.push((number, replicas));
+        let first = partition.replicas.first();
+        let mut seats = order(&wanted, &mirror.name, number);
+        let is_led_by_real = partition.leader.is_some_and(|leader| !present.contains(&leader));
+        let is_away = first.is_some_and(|first| absent.contains(first));
+        let are_all_live = wanted.iter().all(|&id| image.is_live_seat(id));
+        let is_due = wanted != present
+            || (is_led_by_real && is_away)
+            || (are_all_live && partition.leader.as_ref() == first);
+        // Stable: among those that are alive the order stays.
+        seats.sort_by_key(|&id| is_led_by_real && !image.is_live_seat(id));
+        seats.extend(partition.replicas.iter().filter(|id| !present.contains(id)));
+        if is_due && seats != partition.replicas {
+            changes.push((number, seats));
+        }
     }
     changes
 }

@@ -43,6 +43,8 @@ pub struct TopicRules {
     pub rename_prefix: String,
     /// Our seat; the others are known from the image.
     pub seat: BrokerId,
+    /// Seats that have been down for a while.
+    pub absent: BTreeSet<BrokerId>,
 }
 
 /// What the destination tells of itself besides its image.
@@ -324,7 +326,7 @@ impl<'a> Planner<'a> {
 
     /// Seats come and go; only those that a mirror has, and none else, may lead it.
     fn follow_seats(&mut self, mirror: &TopicImage) {
-        let partitions = seats::joining(self.image, mirror);
+        let partitions = seats::changes(self.image, mirror, &self.rules.absent);
         if !partitions.is_empty() {
             self.actions.push(Action::Reassign { name: mirror.name.clone(), partitions });
         }

@@ -8,7 +8,7 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::protocol::StrBytes;
 
 use super::error::SeatError;
-use crate::client::{ClientConfig, Cluster, Connection, Endpoint, Topics};
+use crate::client::{ClientConfig, ClientError, Cluster, Connection, Endpoint, Topics};
 use crate::types::BrokerId;
 
 /// `ConfigResource.Type.BROKER`.
@@ -120,6 +120,19 @@ async fn any_settings(
         request: "Metadata",
         what: "no real broker".to_owned(),
     }))
+}
+
+/// Finds the other seats among the brokers that are alive, where no image tells them, and avoids them.
+pub async fn avoid_seats(cluster: &Cluster) -> Result<(), ClientError> {
+    let metadata = cluster.metadata(Topics::None).await?;
+    for broker in metadata.brokers.into_keys().filter(|id| cluster.endpoint(*id).is_ok()) {
+        let asked = async { broker_settings(&cluster.broker(broker).await?, broker).await };
+        // A broker that does not answer now is asked for its copies later, and says so then.
+        if asked.await.is_ok_and(|settings| settings.contains_key(SEAT_SETTING)) {
+            cluster.avoid([broker]);
+        }
+    }
+    Ok(())
 }
 
 async fn broker_settings(

@@ -6,10 +6,11 @@
 //! topic NAME REPLICAS...          a destination topic; REPLICAS as 9001,1,2 for each partition
 //! locked-topic NAME REPLICAS...   the same with the lock set
 //! config NAME KEY[=VALUE]...      configs of a destination topic; without a value: deleted
+//! leader NAME PARTITION BROKER    leads that partition
 //! delete NAME                     a destination topic
 //! source NAME id=ID partitions=N [KEY=VALUE]... [default:KEY=VALUE]... [unreadable]
 //! no-source NAME
-//! rules [include=PATTERN]... [exclude=PATTERN]... [prefix=TEXT]
+//! rules [include=PATTERN]... [exclude=PATTERN]... [prefix=TEXT] [absent=SEAT]...
 //! defaults replication_factor=N | defaults none
 //! plan                            the plan; mirrors bound by it stay pinned to their source ids
 //! apply                           the same, and the destination does as it is told
@@ -25,7 +26,7 @@ use lockstep::mirror::topic_plan::{
 };
 use lockstep::types::{BrokerId, TopicId, Uuid};
 
-use crate::metadata_log::{BrokerState, MetadataLog};
+use crate::metadata_log::{BrokerState, MetadataLog, PartitionState};
 
 const SEAT: BrokerId = BrokerId(9001);
 
@@ -85,6 +86,16 @@ fn run_line(state: &mut State, line: &str) -> String {
             Some((key, value)) => state.log.topic_config(name, key, Some(value)),
             None => state.log.topic_config(name, config, None),
         }),
+        "leader" => {
+            let topic = state.log.image().topic_named(&name.into()).unwrap();
+            let (id, partition) = (topic.id.0, arguments[1].parse().unwrap());
+            let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+            let replicas = ids(&topic.partitions[&partition].replicas);
+            let leader = arguments[2].parse().unwrap();
+            let in_sync = replicas.clone();
+            let led = PartitionState { replicas, in_sync, leader, ..PartitionState::default() };
+            state.log.partition_in(id, partition, &led);
+        }
         "delete" => {
             let id = state.log.image().topic_named(&name.into()).unwrap().id.0;
             state.log.remove_topic(id);
@@ -221,6 +232,7 @@ fn rules(options: &[&str]) -> TopicRules {
         filter: TopicFilter::new(&all("include="), &all("exclude=")).unwrap(),
         rename_prefix: all("prefix=").pop().unwrap_or_default(),
         seat: SEAT,
+        absent: all("absent=").iter().map(|id| BrokerId(id.parse().unwrap())).collect(),
     }
 }
 

@@ -10,7 +10,7 @@ use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult,
 };
 use kafka_protocol::protocol::StrBytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::error::{Answered, TopicError};
@@ -35,6 +35,8 @@ pub(super) struct Discovered {
     pub(super) topics: Option<Arc<Vec<SourceTopic>>>,
     /// What went wrong last.
     pub(super) trouble: Option<SourceTrouble>,
+    /// How often it was looked at.
+    pub(super) looks: u64,
 }
 
 /// Why the source could not be looked at.
@@ -56,6 +58,8 @@ pub(super) struct Discovery {
     /// The cluster id that the source has to have; learnt at first contact where not configured.
     pub(super) cluster_id: Option<String>,
     pub(super) found: watch::Sender<Discovered>,
+    /// Somebody does not want to wait for the next look.
+    pub(super) look_now: Arc<Notify>,
 }
 
 impl Discovery {
@@ -66,7 +70,10 @@ impl Discovery {
         let mut known = BTreeMap::new();
         let mut configs_due = Instant::now();
         while !self.found.is_closed() {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.look_now.notified() => {}
+            }
             let is_due = Instant::now() >= configs_due;
             match self.look(&mut known, is_due).await {
                 Ok(()) => {
@@ -75,7 +82,9 @@ impl Discovery {
                     }
                     let topics = known.values().cloned().collect();
                     self.tell(|found| {
-                        *found = Discovered { topics: Some(Arc::new(topics)), trouble: None };
+                        let looks = found.looks + 1;
+                        *found =
+                            Discovered { topics: Some(Arc::new(topics)), trouble: None, looks };
                     });
                 }
                 Err(error) => {

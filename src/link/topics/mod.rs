@@ -6,11 +6,11 @@ mod discovery;
 mod error;
 mod status;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::destination::{Destination, Outcome};
@@ -26,6 +26,7 @@ use crate::mirror::seats;
 use crate::mirror::topic_plan::{
     Action, Binding, DestinationDefaults, Pins, SourceTopic, TopicRules, plan,
 };
+use crate::mirror::topic_refusal::Refusal;
 use crate::seat::leader::{LeaderHandle, MirrorTopic};
 use crate::tail::StartAt;
 use crate::tail::events::Events;
@@ -36,6 +37,9 @@ const ROUND_GAP: Duration = Duration::from_millis(100);
 
 /// How long what we did may take to show in the image before we plan again.
 const IMAGE_LAG: Duration = Duration::from_secs(1);
+
+/// A seat that was down for so long is not waited for any more.
+const ABSENT: Duration = Duration::from_secs(12);
 
 /// Between rounds that failed at the destination.
 const RETRY: Duration = Duration::from_secs(2);
@@ -82,6 +86,14 @@ pub struct TopicTask {
     /// There is no journal yet: after a restart the tail check proves what these no longer tell.
     pins: Pins,
     bound: Vec<MirrorTopic>,
+    /// Has the source looked at before the next look is due.
+    look_now: Arc<Notify>,
+    /// Mirrors without a source topic, and how often the source had been looked at when they were met.
+    orphans: BTreeMap<TopicName, u64>,
+    /// How often the source has been looked at.
+    looks: u64,
+    /// Seats that are down, and since when.
+    down_since: BTreeMap<BrokerId, Instant>,
     adjustments: Adjustments,
 }
 
@@ -110,6 +122,7 @@ impl TopicTask {
             filter: config.filter.clone(),
             rename_prefix: config.rename_prefix.clone(),
             seat: config.seat,
+            absent: BTreeSet::new(),
         };
         Self {
             config,
@@ -124,6 +137,10 @@ impl TopicTask {
             known_configs: None,
             pins: Pins::new(),
             bound: Vec::new(),
+            look_now: Arc::default(),
+            orphans: BTreeMap::new(),
+            looks: 0,
+            down_since: BTreeMap::new(),
             adjustments: Adjustments::default(),
         }
     }
@@ -143,6 +160,7 @@ impl TopicTask {
             configs_interval: self.config.configs_interval,
             cluster_id: self.config.expected_cluster_id.clone(),
             found,
+            look_now: Arc::clone(&self.look_now),
         };
         // A source that does not answer keeps only the looking from going on.
         tokio::select! {
@@ -206,6 +224,7 @@ impl TopicTask {
         let is_other_source = seen.trouble.as_ref().is_some_and(|t| t.is_other_source);
         let is_seen = seen.trouble.is_none();
         let trouble = seen.trouble.map(|trouble| (trouble.reason, trouble.detail));
+        self.looks = seen.looks;
         self.report(|status| status.on_source(&link, now, trouble));
         let Some(topics) = seen.topics.filter(|_| !is_other_source) else { return Next::Change };
         let mut outcomes = Vec::new();
@@ -247,7 +266,9 @@ impl TopicTask {
         } else {
             Err(TopicError::SeatFenced(self.config.seat))
         };
-        let actions = plan(topics, image, &self.rules, defaults.as_ref().ok(), &self.pins);
+        self.note_absent(image);
+        let mut actions = plan(topics, image, &self.rules, defaults.as_ref().ok(), &self.pins);
+        self.hold_back_orphans(&mut actions);
         self.bind(&actions).await;
         self.adjustments.say(&self.config.link, &actions);
         let result = match defaults {
@@ -260,6 +281,36 @@ impl TopicTask {
             self.known_configs = None;
         }
         (actions, result)
+    }
+
+    /// A mirror that another daemon has just created is of a source topic that we have not met yet: that
+    /// is no orphan before the source was looked at again.
+    fn hold_back_orphans(&mut self, actions: &mut Vec<Action>) {
+        let looks = self.looks;
+        let before = std::mem::take(&mut self.orphans);
+        let mut is_new = false;
+        actions.retain(|action| {
+            let Action::Refuse { name, refusal: Refusal::SourceTopicDeleted, .. } = action else {
+                return true;
+            };
+            let met = before.get(name).copied().unwrap_or(looks);
+            self.orphans.insert(name.clone(), met);
+            is_new |= met == looks;
+            met < looks
+        });
+        if is_new {
+            self.look_now.notify_one();
+        }
+    }
+
+    /// A seat that is restarted, or about to start after all were down, is not gone.
+    fn note_absent(&mut self, image: &Image) {
+        let now = Instant::now();
+        let down = image.seats().into_iter().filter(|&id| !image.is_live_seat(id));
+        let before = std::mem::take(&mut self.down_since);
+        self.down_since = down.map(|id| (id, before.get(&id).copied().unwrap_or(now))).collect();
+        let absent = self.down_since.iter().filter(|(_, since)| now - **since >= ABSENT);
+        self.rules.absent = absent.map(|(&id, _)| id).collect();
     }
 
     async fn defaults(&mut self, image: &Image) -> Result<DestinationDefaults, TopicError> {

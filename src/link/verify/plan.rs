@@ -9,8 +9,9 @@ use kafka_protocol::protocol::StrBytes;
 use super::log::Place;
 use super::partition::Pair;
 use super::{Mirrored, PartitionReport, Side, Verification, VerifyError};
-use crate::client::{Cluster, PartitionMetadata, TopicMetadata, Topics};
+use crate::client::{ClientError, Cluster, PartitionMetadata, TopicMetadata, Topics};
 use crate::mirror::filter::TopicFilter;
+use crate::seat::destination::avoid_seats;
 use crate::tail::StartAt;
 use crate::types::{TopicName, TopicPartition};
 
@@ -51,6 +52,7 @@ impl Verification {
         let sources: Vec<_> = topics.iter().map(|topic| topic.source.clone()).collect();
         let mirrors: Vec<_> = topics.iter().map(|topic| topic.mirror.clone()).collect();
         let at_source = describe(Side::Source, &self.source, &sources).await?;
+        avoid_seats(&self.destination).await.map_err(unreachable(Side::Destination))?;
         let at_destination = describe(Side::Destination, &self.destination, &mirrors).await?;
         let mut compacted = compacted(Side::Source, &self.source, &sources).await?;
         compacted.extend(compacted_of(topics, &self.destination, &mirrors).await?);
@@ -87,7 +89,9 @@ impl Verification {
             return self.problem(topic, number, "the mirror has no such partition");
         };
         let in_sync: BTreeSet<_> = copy.in_sync.iter().copied().collect();
-        let real = in_sync.into_iter().filter(|broker| *broker != self.seat);
+        let is_seat =
+            |broker| matches!(self.destination.endpoint(broker), Err(ClientError::OwnSeat(_)));
+        let real = in_sync.into_iter().filter(|&broker| broker != self.seat && !is_seat(broker));
         let copies: Vec<_> = real
             .map(|broker| Place {
                 side: Side::Destination,
