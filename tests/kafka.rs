@@ -14,6 +14,7 @@ mod kafka {
     mod in_sync;
     mod log_start;
     mod placement;
+    mod replica_cut;
     mod returning;
     mod seats;
     mod verify;
