@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 
-use super::topic_configs::is_locked;
 use crate::image::{Image, PartitionImage, TopicImage};
 use crate::types::{BrokerId, TopicName};
 
@@ -72,34 +71,6 @@ pub fn changes(image: &Image, mirror: &TopicImage, absent: &BTreeSet<BrokerId>) 
         }
     }
     changes
-}
-
-/// What has to change so that `seat` is in no mirror any more: for a seat that leaves. A mirror that
-/// has no other seat is left as it is: without one it would be no mirror.
-pub fn leaving(image: &Image, seat: BrokerId) -> Vec<(TopicName, Reassignment)> {
-    let mut topics = Vec::new();
-    for topic in image.topics().filter(|topic| is_mirror(image, topic)) {
-        let mut changes = Reassignment::new();
-        for (&number, partition) in &topic.partitions {
-            let seats = image.seats_of(partition);
-            if seats.contains(&seat) && seats.len() > 1 {
-                let others = partition.replicas.iter().copied().filter(|&id| id != seat);
-                changes.push((number, others.collect()));
-            }
-        }
-        if !changes.is_empty() {
-            topics.push((topic.name.clone(), changes));
-        }
-    }
-    topics.sort_by(|(a, _), (b, _)| a.cmp(b));
-    topics
-}
-
-/// Whether a topic is a mirror: a seat stands first in the replicas of each partition, and the lock
-/// is set.
-pub fn is_mirror(image: &Image, topic: &TopicImage) -> bool {
-    topic.partitions.values().all(|partition| image.is_seat_at(partition, 0))
-        && is_locked(image.topic_config(&topic.name))
 }
 
 /// FNV-1a: the same in every build, which the standard library does not promise of its own.
