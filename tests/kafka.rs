@@ -12,7 +12,9 @@ mod kafka {
     mod fidelity;
     mod harness;
     mod in_sync;
+    mod kill_loop;
     mod log_start;
+    mod network;
     mod placement;
     mod replica_cut;
     mod returning;

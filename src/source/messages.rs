@@ -1,5 +1,7 @@
 //! What router and sessions say to each other, and what all sessions share. No behaviour.
 
+use std::time::Duration;
+
 use super::meters::Meters;
 use super::partition::Partition;
 use crate::client::Cluster;
@@ -64,7 +66,16 @@ pub(super) enum Report {
     /// A partition goes back.
     Returned(Box<Partition>, Why),
     /// The session has ended; its partitions go back.
-    Closed(SlotId, Vec<Box<Partition>>, String),
+    Closed {
+        /// Which.
+        slot: SlotId,
+        /// Its partitions.
+        partitions: Vec<Box<Partition>>,
+        /// Why.
+        error: String,
+        /// How long its broker had said nothing.
+        silence: Duration,
+    },
 }
 
 /// What all sessions of a source share.

@@ -31,6 +31,8 @@ use crate::types::{
 
 /// Metadata is asked for so often even when nothing is wrong.
 const REFRESH: Duration = Duration::from_secs(300);
+/// A connection that was silent for so long before it was given up is no leader that moves.
+const TELL_AFTER_SILENCE: Duration = Duration::from_secs(5);
 /// Orders and reports taken at a time.
 const TAKEN_AT_ONCE: usize = 4096;
 
@@ -251,7 +253,7 @@ impl Router {
                 }
                 self.settle(partition, why).await;
             }
-            Report::Closed(slot, partitions, error) => {
+            Report::Closed { slot, partitions, error, silence } => {
                 self.roster.closed(slot);
                 let count = partitions.len();
                 tracing::info!(
@@ -262,6 +264,10 @@ impl Router {
                     if let Some(followed) = self.known(&partition) {
                         followed.place = Place::Away;
                         partition.leave_follower(true);
+                        if silence >= TELL_AFTER_SILENCE {
+                            // It has waited long enough to be told of now.
+                            partition.trouble.failed(Instant::now());
+                        }
                         self.fail(partition, &error).await;
                     }
                 }

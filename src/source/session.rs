@@ -95,6 +95,8 @@ pub(super) struct Session {
     pub(super) behind: bool,
     /// A batch was damaged: the next try has to be on another connection.
     pub(super) reconnect: bool,
+    /// When the broker answered last, or was to begin to.
+    heard_at: Instant,
     /// Bytes per second as last seen of a large answer.
     pace: Option<f64>,
 }
@@ -121,6 +123,7 @@ impl Session {
             by_id: slot.by_id,
             behind: false,
             reconnect: false,
+            heard_at: now,
             pace: None,
         }
     }
@@ -137,7 +140,8 @@ impl Session {
                 partitions.push(partition);
             }
         }
-        let _router_gone = self.reports.send(Report::Closed(self.slot, partitions, error));
+        let (slot, silence) = (self.slot, self.heard_at.elapsed());
+        let _router_gone = self.reports.send(Report::Closed { slot, partitions, error, silence });
     }
 
     async fn serve(&mut self) -> Result<Infallible, SessionError> {
@@ -335,6 +339,7 @@ impl Session {
         let rack = self.shared.rack.as_deref().filter(|_| self.slot.tells_rack);
         let request = request::fetch(&plan, limits, rack, wire.version);
         let begun = Instant::now();
+        self.heard_at = begun;
         let frame = wire.connection.request_frame(wire.version, &request).await?;
         self.shared.meters.fetched(begun.elapsed());
         self.pace = pace(self.pace, frame.len(), begun.elapsed());

@@ -26,6 +26,12 @@ pub fn eventually<T>(
     }
 }
 
+/// Lets everything run for a while: for deeds at random moments, never to wait for something.
+#[allow(clippy::disallowed_methods)]
+pub fn let_run(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Not a synchronisation: only keeps the loop above from spinning. Other processes' states can be
 /// asked for but do not notify us.
 #[allow(clippy::disallowed_methods)]

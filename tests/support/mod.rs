@@ -13,6 +13,7 @@ pub mod dist;
 pub mod eventually;
 pub mod java;
 pub mod judge;
+pub mod load;
 pub mod process;
 pub mod proxy;
 pub mod scenario;

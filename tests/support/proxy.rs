@@ -65,8 +65,15 @@ struct Shared {
     target: Mutex<Option<SocketAddr>>,
     /// When each connection came.
     accepted: Mutex<Vec<Instant>>,
-    /// Ends all connections of now.
-    generation: Mutex<CancellationToken>,
+    generation: Mutex<Generation>,
+}
+
+/// The connections of now.
+#[derive(Clone, Default)]
+struct Generation {
+    ended: CancellationToken,
+    /// What is sent on them is lost.
+    lost: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -112,7 +119,13 @@ impl Proxy {
 
     /// Closes the connections of now.
     pub fn cut(&self) {
-        std::mem::take(&mut *lock(&self.shared.generation)).cancel();
+        std::mem::take(&mut *lock(&self.shared.generation)).ended.cancel();
+    }
+
+    /// The connections of now stay, half-open, and carry nothing any more; new ones are well.
+    pub fn lose(&self) {
+        let lost = std::mem::take(&mut *lock(&self.shared.generation)).lost;
+        lost.store(true, Ordering::Release);
     }
 
     /// How many connections came since then.
@@ -194,8 +207,8 @@ impl Listening {
                 _ => None,
             };
             tokio::select! {
-                () = generation.cancelled() => {}
-                () = carry(client, server, is_lost, faults) => {}
+                () = generation.ended.cancelled() => {}
+                () = carry(client, server, generation.lost, is_lost, faults) => {}
             }
         });
     }
@@ -205,6 +218,7 @@ impl Listening {
 async fn carry(
     client: TcpStream,
     server: Option<TcpStream>,
+    all_lost: Arc<AtomicBool>,
     is_lost: bool,
     faults: watch::Receiver<Fault>,
 ) {
@@ -215,10 +229,10 @@ async fn carry(
         return;
     };
     let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
-    let lost = Arc::new(AtomicBool::new(false));
+    let lost = [Arc::new(AtomicBool::new(false)), all_lost];
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let up = Direction { lost: Arc::clone(&lost), faults: faults.clone(), is_answers: false };
+    let up = Direction { lost: lost.clone(), faults: faults.clone(), is_answers: false };
     let down = Direction { lost, faults, is_answers: true };
     tokio::select! {
         () = up.carry(from_client, to_server) => {}
@@ -232,7 +246,8 @@ async fn swallow(mut client: TcpStream) {
 }
 
 struct Direction {
-    lost: Arc<AtomicBool>,
+    /// Of this connection, and of its generation.
+    lost: [Arc<AtomicBool>; 2],
     faults: watch::Receiver<Fault>,
     is_answers: bool,
 }
@@ -240,13 +255,14 @@ struct Direction {
 impl Direction {
     async fn carry(mut self, mut from: OwnedReadHalf, to: OwnedWriteHalf) {
         let (chunks, waiting) = mpsc::channel(CHUNKS);
-        let lost = Arc::clone(&self.lost);
+        let [lost, all_lost] = self.lost.clone();
+        let is_lost = || lost.load(Ordering::Acquire) || all_lost.load(Ordering::Acquire);
         let mut faults = self.faults.clone();
         let reading = async {
             let mut buffer = vec![0; READ_BYTES];
             loop {
                 match from.read(&mut buffer).await {
-                    Ok(0) | Err(_) if lost.load(Ordering::Acquire) => {
+                    Ok(0) | Err(_) if is_lost() => {
                         // The other side does not hear of the end either.
                         std::future::pending::<()>().await;
                     }
@@ -256,7 +272,7 @@ impl Direction {
                         if fault == Fault::Silent {
                             lost.store(true, Ordering::Release);
                         }
-                        if lost.load(Ordering::Acquire) {
+                        if is_lost() {
                             continue;
                         }
                         let delay = match fault {
