@@ -1,6 +1,7 @@
 //! Builds the parts from a checked configuration, runs them and drains them.
 
 mod destination;
+mod followers;
 mod leave;
 mod report;
 mod strays;
@@ -190,8 +191,7 @@ impl Daemon {
         let (listeners, drained) =
             start_gateway(config, &destination, &seen, &shared.leader, listeners);
         if let Some(followers) = followers {
-            let replicas = Replicas::new(shared.leader.clone(), seen.image.clone());
-            tasks.spawn(serve_followers(replicas, followers));
+            tasks.spawn(followers::serve(shared.leader.clone(), seen.image.clone(), followers));
         }
         let links = start_links(config, client, &destination, &seen, &shared, stop, &mut tasks)?;
         let strays =
@@ -445,21 +445,6 @@ fn start_gateway(
         tasks.spawn(gateway::serve_listener(listener, ListenerName(name), context, stop));
     }
     (tasks, stop)
-}
-
-/// Serves followers that come without a listener.
-async fn serve_followers(replicas: Replicas, mut followers: mpsc::UnboundedReceiver<DuplexStream>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            stream = followers.recv() => {
-                let replicas = replicas.clone();
-                let Some(stream) = stream else { return };
-                connections.spawn(async move { replicas.serve_all(stream).await });
-            }
-            Some(_ended) = connections.join_next() => {}
-        }
-    }
 }
 
 fn start_links(
