@@ -141,6 +141,8 @@ fn clusters(workspace: &Workspace, brokers: i32) -> Result<(Cluster, Cluster)> {
     let destination = ClusterSpec::new("destination")
         .brokers(brokers)
         .property("replica.lag.time.max.ms", LAG_TIME_MS)
+        // A throttled replica asks again when its last answer leaves the quota's window: 11 times this.
+        .property("replication.quota.window.size.seconds", 5)
         .start_in(workspace)?;
     source.create_topic(&NewTopic::new("large", 1).config("max.message.bytes", 4 << 20))?;
     Ok((source, destination))
