@@ -4,6 +4,7 @@ pub mod decision;
 pub mod epoch_bump;
 pub mod epoch_search;
 pub mod event;
+pub mod evidence;
 pub mod filter;
 pub mod follower;
 pub mod ledger;

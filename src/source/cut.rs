@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::mirror::lineage::EpochHistory;
 use crate::tail::buffer::{Chunk, ChunkBatch};
+use crate::tail::marks::SourceMarks;
 use crate::types::{LeaderEpoch, Offset};
 use crate::wire::batch::{self, BatchError};
 
@@ -45,6 +46,8 @@ pub(super) struct Cut {
     pub records: u64,
     /// Epoch at the source of the last batch.
     pub source_epoch: LeaderEpoch,
+    /// By what the source is known again.
+    pub marks: SourceMarks,
     /// Greatest timestamp, in milliseconds since 1970.
     pub max_timestamp: i64,
 }
@@ -59,6 +62,7 @@ impl Cut {
             batches: self.batches,
             records: self.records,
             source_epoch: self.source_epoch,
+            marks: self.marks,
             max_timestamp: self.max_timestamp,
         }
     }
@@ -103,6 +107,7 @@ pub(super) fn cut(
         let bytes = bytes.len();
         return (None, damage.or(Some(Damage::Incomplete { bytes })));
     };
+    let count = batches.len();
     let cut = Cut {
         range: begin..begin + end,
         batches,
@@ -110,6 +115,7 @@ pub(super) fn cut(
         next_offset: last.next_offset,
         records,
         source_epoch: last.leader_epoch,
+        marks: SourceMarks::of(&checked.batches[..count]),
         max_timestamp,
     };
     (Some(cut), damage)

@@ -13,9 +13,10 @@ use super::session::{Session, SessionError, reserve_now};
 use super::verdict::{Verdict, error_text, verdict};
 use super::{COPY_BELOW_FRACTION, PIN_FREELY_BYTES};
 use crate::tail::budget::Reservation;
+use crate::tail::marks::Seen;
 use crate::tail::{ArrivalKind, Bounds, Trouble};
 use crate::types::{Offset, OffsetAndEpoch};
-use crate::wire::batch::BatchError;
+use crate::wire::batch::{BatchError, BatchHeader};
 
 /// After so many bytes checked in one go other tasks get their turn.
 const YIELD_AFTER_BYTES: usize = 512 << 10;
@@ -79,22 +80,42 @@ impl Session {
     /// Judges and checks one partition's part; one that falls is given back at once.
     fn take(&mut self, answer: PartitionAnswer, frame: &mut BytesMut) -> Option<Taken> {
         // The router may have taken it back while the request was under way.
-        let partition = self.partitions.get(&answer.key)?;
+        let partition = self.partitions.get_mut(&answer.key)?;
         let bounds = bounds(&answer, partition.told);
         let (cut, damage) = match judge(partition, &answer, self.slot.broker) {
-            Judged::Read => {
-                let stamps = &partition.follow.stamps;
-                cut::cut(frame, answer.records, partition.offset(), stamps)
-            }
+            Judged::Read => match prove(partition, &answer, bounds, frame) {
+                Ok(records) => {
+                    if partition.must_prove && !answer.records.is_empty() {
+                        partition.must_prove = false;
+                        self.dirty.insert(answer.key.clone());
+                    }
+                    let stamps = &partition.follow.stamps;
+                    cut::cut(frame, records, partition.offset(), stamps)
+                }
+                Err(why) => {
+                    self.fall(&answer.key, why);
+                    return None;
+                }
+            },
             Judged::Damaged(damage) => (None, Some(damage)),
             Judged::Fall(why) => {
-                if let Some(partition) = self.remove(&answer.key) {
-                    self.give_back(partition, why);
-                }
+                self.fall(&answer.key, why);
                 return None;
             }
         };
         Some(Taken { name: answer.key, bounds, cut, damage })
+    }
+
+    /// Gives a partition back that cannot go on.
+    fn fall(&mut self, name: &WireKey, why: Why) {
+        let why = match why {
+            // By name another topic could be there: metadata has to say its id first.
+            Why::Retry(text, _) if !self.by_id => Why::Retry(text, None),
+            why => why,
+        };
+        if let Some(partition) = self.remove(name) {
+            self.give_back(partition, why);
+        }
     }
 
     /// Ties memory to the frame. A batch larger than what was set aside comes all the same: then
@@ -142,6 +163,7 @@ impl Session {
             partition.doubts.damage = None;
         }
         partition.succeeded();
+        partition.last = cut.marks.last;
         partition.told = Some(bounds);
         // Before it is sent: the seat may give the room back the moment it has the chunk.
         partition.follow.room.add(bytes.len());
@@ -205,6 +227,38 @@ impl Session {
         if let Some(partition) = self.remove(name) {
             self.give_back(partition, why);
         }
+    }
+}
+
+/// The records that follow what we have. Where the last batch has to be seen again, it comes first.
+fn prove(
+    partition: &Partition,
+    answer: &PartitionAnswer,
+    bounds: Bounds,
+    frame: &[u8],
+) -> Result<std::ops::Range<usize>, Why> {
+    let records = answer.records.clone();
+    let Some(last) = partition.unproven() else { return Ok(records) };
+    let bytes = frame.get(records.clone()).unwrap_or_default();
+    let ours = partition.offset();
+    match BatchHeader::read(bytes) {
+        Ok(Some(found)) => match last.judge(&found) {
+            Seen::Again => Ok(records.start + found.size..records.end),
+            Seen::Gone => Ok(records),
+            Seen::Other if partition.read_from.is_some() => {
+                Err(Why::Retry("a follower has another batch".to_owned(), None))
+            }
+            Seen::Other => {
+                let source_end = found.base_offset.min(last.base_offset);
+                Err(Why::Ended(Trouble::Truncated { ours, source_end }))
+            }
+        },
+        // A new leader may not know of all that is committed yet; its log may also be shorter.
+        Ok(None) if bytes.is_empty() && bounds.high_watermark < ours => {
+            Err(Why::Range(format!("the source ends at {}", bounds.high_watermark)))
+        }
+        // Damage is the cut's matter; an answer may also have had no room for it.
+        Ok(None) | Err(_) => Ok(records),
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::fetch_session::{Asked, TopicRef, WireKey};
 use crate::client::Backoff;
+use crate::tail::marks::LastBatch;
 use crate::tail::{Arrival, ArrivalKind, Bounds, Follow, StartAt};
 use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, TopicId};
 
@@ -29,6 +30,11 @@ pub(super) struct Partition {
     pub read_from: Option<BrokerId>,
     /// A nearer replica failed: from now on only the leader is read.
     pub leader_only: bool,
+    /// The last batch that was read.
+    pub last: Option<LastBatch>,
+    /// Whether that batch has to be seen again before anything that follows it is believed: after
+    /// trouble the source may have another lineage.
+    pub must_prove: bool,
     /// Where to read on; `None` until the source has said where the order's start is.
     pub position: Option<OffsetAndEpoch>,
     /// Bounds as last told to the seat.
@@ -81,6 +87,8 @@ impl Partition {
         };
         Self {
             topic: follow.source_topic,
+            last: follow.last,
+            must_prove: follow.last.is_some(),
             follow,
             ticket,
             leader_epoch: LeaderEpoch::UNKNOWN,
@@ -126,7 +134,20 @@ impl Partition {
     pub(super) fn asked(&self, keeps_epochs: bool) -> Option<Asked> {
         let position = self.position?;
         let last_epoch = if keeps_epochs { position.epoch } else { LeaderEpoch::UNKNOWN };
-        Some(Asked { offset: position.offset, leader_epoch: self.leader_epoch, last_epoch })
+        let offset = self.unproven().map_or(position.offset, |last| last.offset());
+        Some(Asked { offset, leader_epoch: self.leader_epoch, last_epoch })
+    }
+
+    /// The batch that has to be seen again first.
+    pub(super) fn unproven(&self) -> Option<LastBatch> {
+        // Without an offset within it, or not just below the position, it proves nothing.
+        let position = self.position.map(|position| position.offset);
+        self.last.filter(|last| self.must_prove && Some(last.next_offset) == position)
+    }
+
+    /// The source was in trouble: what it has now may be of another lineage.
+    pub(super) fn doubt(&mut self) {
+        self.must_prove = self.last.is_some();
     }
 
     /// After a good answer: what was doubted is settled.

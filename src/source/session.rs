@@ -90,7 +90,7 @@ pub(super) struct Session {
     /// When `full` last grew.
     pub(super) filled_at: Instant,
     given_at: Instant,
-    by_id: bool,
+    pub(super) by_id: bool,
     /// Whether more lies at the source than one small answer holds.
     pub(super) behind: bool,
     /// A batch was damaged: the next try has to be on another connection.

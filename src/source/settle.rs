@@ -36,6 +36,7 @@ impl Router {
             {
                 tracing::debug!(partition = %partition.follow.source, %leader, "moved: {text}");
                 partition.leader_epoch = epoch;
+                partition.doubt();
                 partition.trouble.failed(Instant::now());
                 self.wait(partition, Stage::Ready(leader));
             }
@@ -55,6 +56,7 @@ impl Router {
 
     /// A failure that is tried again for ever, from metadata on.
     pub(super) async fn fail(&mut self, mut partition: Box<Partition>, text: &str) {
+        partition.doubt();
         partition.trouble.failed(Instant::now());
         let trouble = &mut partition.trouble;
         if trouble.failures >= TELL_AFTER_FAILURES && !trouble.told {
@@ -140,6 +142,15 @@ impl Router {
             }
             Some(position) => match out_of_range(position.offset, found, &partition) {
                 Some(trouble) => self.end(partition, trouble).await,
+                // The batch that was to be seen again has been trimmed away.
+                None if partition
+                    .unproven()
+                    .is_some_and(|last| last.offset() < bounds.log_start) =>
+                {
+                    partition.must_prove = false;
+                    partition.doubts.range = false;
+                    self.wait(partition, Stage::Ready(broker));
+                }
                 None => {
                     partition.doubts.range = false;
                     partition.doubts.range_denied = true;

@@ -69,6 +69,7 @@ impl Seat {
             source: TopicPartition { topic: TopicName::from(TOPIC), partition },
             source_topic: TopicId(Uuid::from_u128(ASKED_ID)),
             start,
+            last: None,
             stamps: Arc::new(EpochHistory::from_starts([history]).unwrap()),
             generation,
             room,
@@ -378,4 +379,53 @@ async fn memory_is_paid_for_as_long_as_the_bytes_live() {
     assert!(room);
     drop(arrival);
     seat.broker.until(|_| seat.budget.used() <= super::SMALL_BYTES).await;
+}
+
+/// What the source has after its broker was away, and what is told when we come back at offset 10.
+async fn told_after(change: impl FnOnce(&mut super::fake_broker::Log)) -> String {
+    let mut seat = Seat::start(1, with_two_batches).await;
+    seat.follow(0, at(0), 1);
+    seat.until("0/1 data 0..10 of 0..10").await;
+    seat.broker.change(|state| {
+        change(state.logs.get_mut(&0).unwrap());
+        state.mischief.push_back(Mischief::Hangup);
+    });
+    loop {
+        let told = seat.told().await;
+        if told != "0/1 unavailable" {
+            return told;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_was_away_has_to_show_the_last_batch_again() {
+    let grown = told_after(|log| log.batches.push(batch(10, 1, b"x"))).await;
+    assert_eq!(grown, "0/1 data 10..11 of 0..11");
+    let truncated = |source_end| {
+        let source_end = Offset(source_end);
+        format!("0/1 {:?}", Trouble::Truncated { ours: Offset(10), source_end })
+    };
+    let rewritten = told_after(|log| {
+        log.batches[1] = batch(5, 5, b"another");
+        log.batches.push(batch(10, 1, b"x"));
+    });
+    assert_eq!(rewritten.await, truncated(5), "longer than ours, but of another lineage");
+    let shorter = told_after(|log| {
+        log.batches.pop();
+    });
+    assert_eq!(shorter.await, truncated(5));
+}
+
+#[tokio::test]
+async fn a_last_batch_that_was_trimmed_or_compacted_away_is_no_evidence() {
+    let trimmed = told_after(|log| {
+        log.batches = vec![batch(10, 1, b"x")];
+        log.start = 10;
+    });
+    assert_eq!(trimmed.await, "0/1 data 10..11 of 10..11");
+    let compacted = told_after(|log| {
+        log.batches[1] = batch(10, 1, b"x");
+    });
+    assert_eq!(compacted.await, "0/1 data 10..11 of 0..11");
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::marks::SourceMarks;
 use crate::types::{LeaderEpoch, Offset};
 
 /// One batch within a [`Chunk`].
@@ -28,6 +29,8 @@ pub struct Chunk {
     pub records: u64,
     /// Epoch at the source of the last batch.
     pub source_epoch: LeaderEpoch,
+    /// By what the source is known again.
+    pub marks: SourceMarks,
     /// Greatest timestamp of its batches, in milliseconds since 1970.
     pub max_timestamp: i64,
 }
@@ -178,6 +181,7 @@ mod tests {
             batches: batches.collect(),
             records: 1,
             source_epoch: LeaderEpoch(0),
+            marks: SourceMarks::default(),
             max_timestamp: 0,
         }
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, mpsc};
 
 use super::buffer::Chunk;
+use super::marks::LastBatch;
 use crate::mirror::decision::Failure;
 use crate::mirror::lineage::EpochHistory;
 use crate::mirror::report::Reason;
@@ -42,6 +43,8 @@ pub struct Follow {
     pub source_topic: TopicId,
     /// Where to begin.
     pub start: StartAt,
+    /// The batch just below the start, as the source had it: it is looked for first.
+    pub last: Option<LastBatch>,
     /// Destination epochs to stamp batches with.
     pub stamps: Arc<EpochHistory>,
     /// Repeated in every arrival: arrivals of an older order are thrown away.

@@ -5,6 +5,7 @@ pub mod budget;
 pub mod buffer;
 pub mod events;
 mod exchange;
+pub mod marks;
 
 pub use exchange::{
     Arrival, ArrivalKind, Arrivals, Bounds, Follow, Order, Orders, Room, StartAt, Trouble, exchange,

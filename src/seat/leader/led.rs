@@ -15,6 +15,7 @@ use crate::mirror::event::{Event, EventKind};
 use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError};
 use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership, Refusal};
 use crate::tail::buffer::Buffer;
+use crate::tail::marks::LastBatch;
 use crate::tail::{Arrival, ArrivalKind, Bounds, Follow, Room, StartAt, Trouble};
 use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, PartitionKey, TopicPartition};
 
@@ -40,6 +41,8 @@ pub struct Led {
     buffer: Option<Buffer>,
     /// Epoch at the source of the last batch that arrived.
     source_epoch: LeaderEpoch,
+    /// The last batch that arrived, as the source had it.
+    source_last: Option<LastBatch>,
     reading: Option<Reading>,
     /// What the source said last of its log.
     pub bounds: Option<Bounds>,
@@ -120,6 +123,7 @@ impl Led {
             leadership,
             buffer: None,
             source_epoch: LeaderEpoch::UNKNOWN,
+            source_last: None,
             reading: None,
             bounds: None,
             refills: Refills::default(),
@@ -211,6 +215,7 @@ impl Led {
             },
             source_topic: self.mirror.source_id,
             start,
+            last: self.source_last,
             stamps: Arc::new(stamps),
             generation,
             room,
@@ -268,6 +273,7 @@ impl Led {
                 self.passed.records += chunk.records;
                 self.passed.batches += chunk.batches.len() as u64;
                 self.source_epoch = chunk.source_epoch;
+                self.source_last = chunk.marks.last;
                 buffer.push(chunk);
                 self.leadership.on_append(buffer.end());
                 self.on_bounds(bounds);

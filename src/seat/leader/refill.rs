@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::client::{ClientError, Cluster};
 use crate::tail::budget::MemoryBudget;
 use crate::tail::buffer::{Buffer, Chunk, ChunkBatch};
+use crate::tail::marks::SourceMarks;
 use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionKey, TopicName};
 use crate::wire::batch;
 
@@ -186,6 +187,7 @@ async fn read(
         batches: batches.collect(),
         records: 0,
         source_epoch: LeaderEpoch::UNKNOWN,
+        marks: SourceMarks::default(),
         max_timestamp: last.max_timestamp,
         bytes: reservation.pay_for(BytesMut::from(&records[..checked.bytes])),
     }))
