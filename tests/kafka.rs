@@ -13,6 +13,7 @@ mod kafka {
     mod harness;
     mod in_sync;
     mod kill_loop;
+    mod lineage;
     mod log_start;
     mod network;
     mod placement;

@@ -1,15 +1,19 @@
 //! Control plane of one link: which topics it mirrors, reading its source, coming back to the head
 //! of its mirrors, and what is said of it all.
 
+pub mod acceptance;
 pub mod config;
+pub mod divergence;
+mod logs;
 mod recover;
 pub mod rejoin;
 pub mod report;
 pub mod tail_check;
 pub mod topics;
+pub mod truncation;
 pub mod verify;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +28,11 @@ use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::leader::{LeaderHandle, LeaderReport};
 use crate::seat::peers::Peers;
 use crate::source::{Source, SourceConfig};
+use crate::tail::Arrivals;
 use crate::tail::budget::MemoryBudget;
 use crate::tail::events::Events;
-use crate::tail::{Arrivals, Trouble};
-use crate::types::{BrokerEpoch, BrokerId, PartitionKey};
+use crate::types::{BrokerEpoch, BrokerId};
+use acceptance::Failures;
 use config::LinkConfig;
 use rejoin::Rejoin;
 use report::Reporter;
@@ -93,7 +98,7 @@ impl Link {
     ) -> Result<(Self, watch::Receiver<LinkReport>), FilterError> {
         let name = config.name.clone();
         let source = Cluster::new(config.source.bootstrap.clone(), parts.client.clone(), None);
-        let failures = watch::Sender::<Arc<BTreeMap<PartitionKey, Trouble>>>::default();
+        let failures = watch::Sender::<Failures>::default();
         let (reports, reported) = watch::channel(Reporter::unknown(&name));
         let topics = TopicTask::new(
             topic_task_config(config, &parts)?,

@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::rejoin::{Rejoin, Subject};
+use super::acceptance::{Acceptance, Judged};
+use super::rejoin::Rejoin;
 use super::tail_check::{self, Copy};
+use super::truncation;
 use crate::client::Cluster;
 use crate::image::{Image, PartitionImage};
 use crate::mirror::event::{Event, EventKind};
@@ -21,8 +23,7 @@ use crate::seat::epoch_bump::BumpRequest;
 use crate::seat::error::SeatError;
 use crate::seat::leader::{Adoption, MirrorTopic, Unknown};
 use crate::seat::replica_log::{self, ReplicaLog};
-use crate::tail::Bounds;
-use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionKey, TopicPartition};
+use crate::types::{BrokerId, LeaderEpoch, Offset, PartitionKey};
 
 /// Partitions learned at a time.
 const AT_ONCE: usize = 64;
@@ -59,7 +60,12 @@ enum Learned {
 
 impl Rejoin {
     /// Learns what we lead and do not know.
-    pub(super) async fn recover(&self, image: &Image, memory: &mut Recovery) {
+    pub(super) async fn recover(
+        &self,
+        image: &Image,
+        memory: &mut Recovery,
+        acceptance: &mut Acceptance,
+    ) {
         let mirrors = self.leader.mirrors().await;
         let mirrors: HashMap<_, _> = mirrors
             .into_iter()
@@ -81,7 +87,7 @@ impl Rejoin {
             })
             .collect();
         for group in lost.chunks(AT_ONCE) {
-            self.recover_group(group, memory).await;
+            self.recover_group(group, memory, acceptance).await;
         }
     }
 
@@ -121,7 +127,12 @@ impl Rejoin {
         Some(Lost { mirror: Arc::clone(mirror), key, leader_epoch, replica, has_real })
     }
 
-    async fn recover_group(&self, group: &[Lost], memory: &mut Recovery) {
+    async fn recover_group(
+        &self,
+        group: &[Lost],
+        memory: &mut Recovery,
+        acceptance: &mut Acceptance,
+    ) {
         let mut reads = JoinSet::new();
         for (at, lost) in group.iter().enumerate() {
             let (lost, destination) = (lost.clone(), self.destination.clone());
@@ -145,12 +156,15 @@ impl Rejoin {
         let mut good = Vec::new();
         for ((lost, log), evidence) in known.into_iter().zip(evidence) {
             let log_end = lost.replica.offset;
-            let subject = Subject { key: lost.key, topic: &lost.mirror.name, log_end };
-            if self.accept(&subject, evidence) {
+            let judged = Judged { key: lost.key, topic: &lost.mirror.name, log_end };
+            if let Some(tail) = acceptance.judge(judged, evidence) {
                 if !lost.has_real {
                     self.tell_assumed(lost, &log);
                 }
-                good.push(adoption(lost, log));
+                let mut adoption = adoption(lost, log);
+                adoption.source_epoch = tail.epoch;
+                adoption.source_last = tail.last;
+                good.push(adoption);
             }
         }
         if !good.is_empty() {
@@ -230,13 +244,10 @@ async fn learn(destination: &Cluster, lost: &Lost) -> Result<Learned, SeatError>
 }
 
 fn copy_of(lost: &Lost, log: &ReplicaLog) -> Copy {
-    let partition = lost.key.partition;
+    let (holder, log_end) = (lost.replica.broker, lost.replica.offset);
     Copy {
-        mirror: TopicPartition { topic: lost.mirror.name.clone(), partition },
-        source: TopicPartition { topic: lost.mirror.source_name.clone(), partition },
-        leader: lost.replica.broker,
-        log_end: lost.replica.offset,
-        readable: Some(Bounds { log_start: log.log_start, high_watermark: log.high_watermark }),
+        bounds: Some((log.log_start, log.high_watermark)),
+        ..truncation::copy_of(lost.key, &lost.mirror, holder, log_end)
     }
 }
 
@@ -248,5 +259,8 @@ fn adoption(lost: &Lost, log: ReplicaLog) -> Adoption {
         log_end: lost.replica.offset,
         log_start: log.log_start,
         high_watermark: Some(log.high_watermark).filter(|hw| *hw >= Offset::ZERO),
+        source_epoch: LeaderEpoch::UNKNOWN,
+        source_last: None,
+        cut_from: None,
     }
 }

@@ -10,21 +10,22 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::acceptance::{Acceptance, Failures, Judged};
 use super::recover::Recovery;
-use super::tail_check::{self, Copy, Evidence};
+use super::tail_check::{self, Copy};
+use super::truncation::{Decisions, Sides, copy_of};
 use crate::client::Cluster;
 use crate::image::{Image, PartitionImage};
+use crate::mirror::decision::Decision;
+use crate::mirror::lineage::SourceLineage;
 use crate::mirror::topic_configs;
 use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::error::SeatError;
 use crate::seat::follow::{self, Followed, FollowerIdentity};
 use crate::seat::leader::{Adoption, LeaderHandle, MirrorTopic};
 use crate::seat::peers::Peers;
-use crate::tail::Trouble;
 use crate::tail::events::Events;
-use crate::types::{
-    BrokerEpoch, BrokerId, LeaderEpoch, LinkName, Offset, PartitionKey, TopicName, TopicPartition,
-};
+use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, LinkName, PartitionKey};
 
 /// Between looks, when the image does not change.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -53,22 +54,13 @@ pub struct Rejoin {
     /// The source's brokers.
     pub source: Cluster,
     /// Told why partitions are kept from being led.
-    pub failures: watch::Sender<Arc<BTreeMap<PartitionKey, Trouble>>>,
+    pub failures: watch::Sender<Failures>,
     /// What a person may want to know later.
     pub events: Events,
     /// Where a new leader epoch is asked for.
     pub bumps: EpochBumps,
     /// Leaders that could not be asked, and until when they are left alone.
     pub resting: HashMap<BrokerId, Instant>,
-}
-
-/// A partition whose tail was checked.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Subject<'a> {
-    pub(super) key: PartitionKey,
-    pub(super) topic: &'a TopicName,
-    /// End of the copy.
-    pub(super) log_end: Offset,
 }
 
 /// A partition that another broker leads and we should, or may have to.
@@ -89,13 +81,15 @@ impl Rejoin {
     pub async fn run(mut self, stop: CancellationToken) {
         // What the leader task was told, by the leader epoch that it holds for.
         let mut adopted: HashMap<PartitionKey, LeaderEpoch> = HashMap::new();
+        let (failures, events) = (self.failures.clone(), self.events.clone());
+        let mut acceptance = Acceptance::new(self.link.clone(), failures, events);
         let mut recovery = Recovery::default();
         loop {
             let image = self.image.borrow().clone();
             if self.identity(&image).is_some() {
-                self.recover(&image, &mut recovery).await;
+                self.recover(&image, &mut recovery, &mut acceptance).await;
             }
-            if let Err(error) = self.round(&mut adopted).await {
+            if let Err(error) = self.round(&mut adopted, &mut acceptance).await {
                 tracing::info!(link = %self.link, %error, "cannot take leadership back yet; trying on");
             }
             tokio::select! {
@@ -113,6 +107,7 @@ impl Rejoin {
     async fn round(
         &mut self,
         adopted: &mut HashMap<PartitionKey, LeaderEpoch>,
+        acceptance: &mut Acceptance,
     ) -> Result<(), SeatError> {
         let image = self.image.borrow_and_update().clone();
         self.destination.avoid(image.seats());
@@ -126,6 +121,8 @@ impl Rejoin {
         let (known, unknown): (Vec<_>, Vec<_>) = away
             .into_iter()
             .partition(|away| away.is_in_sync && adopted.contains_key(&away.followed.key));
+        let decisions: Decisions = self.leader.decisions().await.into_iter().collect();
+        self.sides().find_cuts(&self.link, &self.leader, &decisions).await;
         self.resting.retain(|_, until| *until > Instant::now());
         for (leader, group) in by_leader(&unknown) {
             for group in group.chunks(AT_ONCE) {
@@ -133,7 +130,7 @@ impl Rejoin {
                     break;
                 }
                 let began = Instant::now();
-                match self.adopt(&image, leader, group, identity).await {
+                match self.adopt(&image, leader, group, identity, &decisions, acceptance).await {
                     Ok(good) => adopted.extend(good.iter().map(|a| (a.key, a.leader_epoch))),
                     Err(error) => {
                         // Others must not wait for one that hangs: it rests as long as it took.
@@ -206,6 +203,8 @@ impl Rejoin {
         leader: BrokerId,
         group: &[Away],
         identity: FollowerIdentity,
+        decisions: &Decisions,
+        acceptance: &mut Acceptance,
     ) -> Result<Vec<Adoption>, SeatError> {
         let connection = if image.is_seat(leader) {
             self.peers.seat(image, leader).await?
@@ -233,13 +232,27 @@ impl Rejoin {
         let (vouched, known): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|(away, _)| away.is_led_by_seat);
         let mut good: Vec<_> = vouched.into_iter().map(|(_, adoption)| adoption).collect();
-        let copies: Vec<_> = known.iter().map(|(away, adoption)| copy_of(away, adoption)).collect();
+        let lineages: HashMap<_, _> = self.leader.lineages().await.into_iter().collect();
+        let copies = known.iter().map(|(away, adoption)| {
+            let lineage: Option<&SourceLineage> = lineages.get(&adoption.key);
+            Copy {
+                known: lineage.and_then(|lineage| lineage.known_at(adoption.log_end)),
+                ..copy_of(adoption.key, &away.mirror, away.leader, adoption.log_end)
+            }
+        });
+        let copies: Vec<_> = copies.collect();
         let evidence = tail_check::check(&self.destination, &self.source, &copies).await;
-        for ((away, adoption), evidence) in known.into_iter().zip(evidence) {
-            let followed = &away.followed;
-            let log_end = adoption.log_end;
-            let subject = Subject { key: followed.key, topic: &followed.topic, log_end };
-            if self.accept(&subject, evidence) {
+        let sides = self.sides();
+        for (((away, mut adoption), evidence), copy) in known.into_iter().zip(evidence).zip(&copies)
+        {
+            let topic = &away.followed.topic;
+            let is_decided = away.mirror.policies.follows_truncations
+                || matches!(decisions.get(&adoption.key), Some(Decision::Truncate { .. }));
+            let evidence = sides.follow(copy, &mut adoption, evidence, is_decided).await;
+            let judged = Judged { key: adoption.key, topic, log_end: adoption.log_end };
+            if let Some(tail) = acceptance.judge(judged, evidence) {
+                adoption.source_epoch = tail.epoch;
+                adoption.source_last = tail.last;
                 good.push(adoption);
             }
         }
@@ -260,52 +273,8 @@ impl Rejoin {
         Ok(good)
     }
 
-    /// Whether the evidence allows us to lead; keeps the reason where it does not.
-    pub(super) fn accept(&self, subject: &Subject<'_>, evidence: Evidence) -> bool {
-        let (topic, partition) = (subject.topic, subject.key.partition);
-        let offset = subject.log_end;
-        let trouble = match evidence {
-            Evidence::Same => None,
-            Evidence::Nothing => {
-                tracing::warn!(
-                    link = %self.link, %topic, partition, %offset,
-                    "no batch is left that both sides hold; accepted by the topic's id and the source's end"
-                );
-                None
-            }
-            Evidence::Against(trouble) => Some(trouble),
-            Evidence::Later(why) => {
-                tracing::info!(link = %self.link, %topic, partition, %why, "tail not checked yet");
-                Some(Trouble::Unavailable(why))
-            }
-        };
-        self.note(subject, trouble.clone());
-        trouble.is_none()
-    }
-
-    fn note(&self, subject: &Subject<'_>, trouble: Option<Trouble>) {
-        let (key, topic, offset) = (subject.key, subject.topic, subject.log_end);
-        self.failures.send_if_modified(|failures| {
-            if failures.get(&key) == trouble.as_ref() {
-                return false;
-            }
-            if let Some(trouble) =
-                trouble.as_ref().filter(|t| !matches!(t, Trouble::Unavailable(_)))
-            {
-                tracing::error!(
-                    link = %self.link, %topic, partition = key.partition,
-                    %offset, ?trouble,
-                    "the copy does not continue what the source has now; it stays as it is, \
-                     readable and locked; compare both sides before anything else"
-                );
-            }
-            let failures = Arc::make_mut(failures);
-            match trouble {
-                Some(trouble) => failures.insert(key, trouble),
-                None => failures.remove(&key),
-            };
-            true
-        });
+    fn sides(&self) -> Sides<'_> {
+        Sides { destination: &self.destination, source: &self.source }
     }
 
     /// Asks for the election of what is known and in sync.
@@ -325,15 +294,4 @@ fn by_leader(away: &[Away]) -> BTreeMap<BrokerId, Vec<Away>> {
         leaders.entry(away.leader).or_default().push(away.clone());
     }
     leaders
-}
-
-fn copy_of(away: &Away, adoption: &Adoption) -> Copy {
-    let partition = away.followed.key.partition;
-    Copy {
-        mirror: TopicPartition { topic: away.mirror.name.clone(), partition },
-        source: TopicPartition { topic: away.mirror.source_name.clone(), partition },
-        leader: away.leader,
-        log_end: adoption.log_end,
-        readable: None,
-    }
 }

@@ -1,13 +1,14 @@
 //! What is said of one link: what the topic task, the leader task and the way back know, in one
 //! report. Decides nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::acceptance::{Failed, Failures};
 use super::topics::{TopicState, TopicStatus, TopicsStatus};
 use crate::image::{Image, PartitionImage, TopicImage};
 use crate::mirror::report::{
@@ -15,7 +16,6 @@ use crate::mirror::report::{
 };
 use crate::mirror::topic::MirrorState;
 use crate::seat::leader::LeaderReport;
-use crate::tail::Trouble;
 use crate::types::{LinkName, PartitionKey, TopicName};
 
 /// Between two reports.
@@ -31,7 +31,7 @@ pub struct Reporter {
     /// What the leader task knows.
     pub led: watch::Receiver<Arc<LeaderReport>>,
     /// Why partitions are kept from being led.
-    pub failures: watch::Receiver<Arc<BTreeMap<PartitionKey, Trouble>>>,
+    pub failures: watch::Receiver<Failures>,
     /// The destination.
     pub image: watch::Receiver<Arc<Image>>,
     /// Where reports go.
@@ -102,8 +102,14 @@ impl Reporter {
         let failures = self.failures.borrow().clone();
         let status = self.topics.borrow().clone();
         let topics = status.topics.iter().map(|(name, status)| {
-            let topic = image.topic_named(name).filter(|_| status.state == TopicState::Active);
-            let partitions = topic.map(|topic| partitions(&image, topic, &led, &failures));
+            // A mirror that has failed is there to be read all the same; a topic that is no mirror is
+            // not ours to tell of.
+            let is_mirror = status.state != TopicState::Pending
+                && status.reason != Some(Reason::DestinationTopicExists.name());
+            let topic = image.topic_named(name).filter(|_| is_mirror);
+            let has_failed = status.state == TopicState::Failed;
+            let reason = status.reason.filter(|_| has_failed).and_then(Reason::named);
+            let partitions = topic.map(|topic| partitions(&image, topic, &led, &failures, reason));
             topic_report(name, status, partitions.unwrap_or_default())
         });
         topics.collect()
@@ -136,13 +142,15 @@ fn partitions(
     image: &Image,
     topic: &TopicImage,
     led: &LeaderReport,
-    failures: &BTreeMap<PartitionKey, Trouble>,
+    failures: &Failures,
+    topic_reason: Option<Reason>,
 ) -> Vec<PartitionReport> {
     let reports = topic.partitions.iter().map(|(&partition, state)| {
         let key = PartitionKey { topic: topic.id, partition };
         let led_here = led.get(&key).cloned();
+        let failed = failures.get(&key);
         let mut report =
-            led_here.unwrap_or_else(|| not_led(image, partition, state, failures.get(&key)));
+            led_here.unwrap_or_else(|| not_led(image, partition, state, failed, topic_reason));
         report.leader = state.leader.map(|id| id.0);
         report
     });
@@ -155,9 +163,10 @@ fn not_led(
     image: &Image,
     partition: i32,
     known: &PartitionImage,
-    trouble: Option<&Trouble>,
+    failed: Option<&Failed>,
+    topic_reason: Option<Reason>,
 ) -> PartitionReport {
-    let (state, reason) = match trouble {
+    let (state, reason) = match failed.map(|failed| &failed.trouble) {
         _ if known.leader.is_some_and(|id| image.is_live_seat(id)) => {
             (PartitionState::Standby, None)
         }
@@ -165,10 +174,11 @@ fn not_led(
             (PartitionState::SourceUnavailable, Some(trouble.reason()))
         }
         Some(trouble) => (PartitionState::Failed, Some(trouble.reason())),
+        None if topic_reason.is_some() => (PartitionState::Failed, topic_reason),
         None => (PartitionState::DestinationUnavailable, Some(Reason::SeatFenced)),
     };
     let seats = image.seats_of(known);
-    PartitionReport {
+    let mut report = PartitionReport {
         partition,
         state,
         reason,
@@ -178,14 +188,18 @@ fn not_led(
         log_start_offset: None,
         source_log_start_offset: None,
         high_watermark: None,
-        log_end_offset: None,
+        log_end_offset: failed.map(|failed| failed.log_end.0),
         lag_records: None,
         lag_seconds: None,
         bytes_total: 0,
         records_total: 0,
         batches_total: 0,
         in_sync: known.in_sync.iter().filter(|id| !seats.contains(id)).map(|id| id.0).collect(),
+    };
+    if let Some(failed) = failed {
+        failed.trouble.show(&mut report);
     }
+    report
 }
 
 fn millis(time: SystemTime) -> i64 {

@@ -1,27 +1,23 @@
-//! The tail check: does the copy end in the same lineage as the source? Compares the last batch of
-//! the copy with the source's batch at the same offset. Reads only; decides what it means.
+//! The tail check: does the copy end in the source's present lineage? By the topic's id, by the
+//! source's epochs, by the last batches that both sides hold, in this order. Reads both clusters, for
+//! many partitions at once; what the findings mean is judged in `mirror::evidence`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use bytes::Bytes;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest};
-use kafka_protocol::protocol::StrBytes;
+use super::logs::{self, LogBounds, Place, Read};
+use crate::client::{Cluster, ClusterMetadata, Topics};
+use crate::mirror::evidence::{self, EpochEvidence};
+use crate::tail::Trouble;
+use crate::tail::marks::LastBatch;
+use crate::types::{
+    BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, TopicId, TopicName, TopicPartition,
+};
+use crate::wire::batch::BatchHeader;
 
-use crate::client::{ClientError, Cluster, Connection, Topics};
-use crate::tail::{Bounds, Trouble};
-use crate::types::{BrokerId, Offset, TopicName, TopicPartition};
-use crate::wire::batch::{self, BatchHeader};
-
-/// Bytes of one partition in an answer; a larger batch is asked for alone.
-const PARTITION_BYTES: i32 = 1 << 20;
-/// Partitions in one Fetch.
-const PARTITIONS_AT_ONCE: usize = 32;
-/// By name, known to every broker from 2.7 on.
-const FETCH_BY_NAME: i16 = 12;
-/// ListOffsets of an ordinary consumer.
-const CONSUMER: i32 = -1;
+/// How far below the end is looked for batches that both sides hold, one after the other.
+const STEPS_BACK: [i64; 7] = [0, 8, 64, 512, 4_096, 32_768, 262_144];
+/// Epochs asked for, one after the other, to find the one that the copy ends in.
+const EPOCHS_BACK: usize = 64;
 
 /// One copy to check.
 #[derive(Clone, Debug)]
@@ -30,428 +26,296 @@ pub struct Copy {
     pub mirror: TopicPartition,
     /// The partition at the source.
     pub source: TopicPartition,
-    /// The real broker that leads the copy, or where we lead it ourselves one that holds it.
-    pub leader: BrokerId,
+    /// The topic's pinned id at the source; [`TopicId::NONE`] where there is none.
+    pub source_id: TopicId,
+    /// A real broker that holds the copy.
+    pub holder: BrokerId,
     /// End of the copy.
     pub log_end: Offset,
-    /// What can be read of it there; unset where that broker leads and can be asked.
-    pub readable: Option<Bounds>,
+    /// Where the copy starts and ends for consumers; `None`: the holder leads it and is asked.
+    pub bounds: Option<(Offset, Offset)>,
+    /// The source epoch of the copy's last batch and the end of what is known to be of it; may lag.
+    pub known: Option<OffsetAndEpoch>,
+}
+
+/// By what reading the source goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The source's epoch of the copy's last batch; [`LeaderEpoch::UNKNOWN`] where it cannot be told.
+    pub epoch: LeaderEpoch,
+    /// That batch, where the source still has it.
+    pub last: Option<LastBatch>,
 }
 
 /// What the check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    /// The same batch on both sides, or a copy without batches.
-    Same,
+    /// The source's epoch reaches beyond the copy, or both hold the same batch; or the copy is empty.
+    Same(Tail),
     /// Nothing could be compared: trimmed or compacted away at one side, and nothing speaks
     /// against it.
-    Nothing,
+    Nothing(Tail),
     /// The copy does not belong to what the source has now.
     Against(Trouble),
+    /// The source says that it has no such topic or partition: once is no proof.
+    Missing,
     /// One side could not be read now.
     Later(String),
 }
 
 /// Checks copies; the evidence comes in their order.
 pub async fn check(destination: &Cluster, source: &Cluster, copies: &[Copy]) -> Vec<Evidence> {
-    let ours = last_batches_of_copies(destination, copies).await;
-    let theirs = last_batches_of_source(source, copies, &ours).await;
-    let pairs = copies.iter().zip(ours).zip(theirs);
-    pairs.map(|((copy, ours), theirs)| judge(copy, ours, theirs)).collect()
-}
-
-/// What one side has of the last batch.
-#[derive(Clone, Debug)]
-struct Side {
-    log_start: Offset,
-    end: Offset,
-    batch: Option<Bytes>,
-}
-
-type Found = Result<Side, String>;
-
-fn judge(copy: &Copy, ours: Found, theirs: Found) -> Evidence {
-    let (ours, theirs) = match (ours, theirs) {
-        (Ok(ours), Ok(theirs)) => (ours, theirs),
-        (Err(why), _) | (_, Err(why)) => return Evidence::Later(why),
-    };
-    if theirs.end < copy.log_end {
-        let trouble = Trouble::Truncated { ours: copy.log_end, source_end: theirs.end };
-        return Evidence::Against(trouble);
-    }
-    if copy.log_end == Offset::ZERO {
-        return Evidence::Same;
-    }
-    let (Some(left), Some(right)) = (&ours.batch, &theirs.batch) else { return Evidence::Nothing };
-    let (Ok(Some(mine)), Ok(Some(its))) = (BatchHeader::read(left), BatchHeader::read(right))
-    else {
-        return Evidence::Nothing;
-    };
-    if mine.base_offset != its.base_offset {
-        return if mine.base_offset.max(its.base_offset) < ours.end.min(theirs.end)
-            && overlaps(&mine, &its)
-        {
-            against(copy, &mine)
-        } else {
-            Evidence::Nothing
-        };
-    }
-    if batch::same_but_epoch(&left[..mine.size], &right[..its.size]) {
-        return Evidence::Same;
-    }
-    // A compacted batch keeps its base, end, producer and has fewer records.
-    let may_be_compacted = mine.record_count != its.record_count
-        && mine.next_offset == its.next_offset
-        && mine.producer_id == its.producer_id;
-    if may_be_compacted { Evidence::Nothing } else { against(copy, &mine) }
-}
-
-/// Batches of one lineage never overlap without being the same.
-fn overlaps(left: &BatchHeader, right: &BatchHeader) -> bool {
-    left.base_offset < right.next_offset && right.base_offset < left.next_offset
-}
-
-fn against(copy: &Copy, batch: &BatchHeader) -> Evidence {
-    let source_end = batch.base_offset;
-    Evidence::Against(Trouble::Truncated { ours: copy.log_end, source_end })
-}
-
-async fn last_batches_of_copies(destination: &Cluster, copies: &[Copy]) -> Vec<Found> {
-    let wanted: Vec<_> = copies.iter().map(|copy| (copy.leader, copy.mirror.clone())).collect();
-    let asked = copies.iter().zip(&wanted).filter(|(copy, _)| copy.readable.is_none());
-    let asked: Vec<_> = asked.map(|(_, wanted)| wanted.clone()).collect();
-    let mut told = bounds(destination, &asked).await.into_iter();
-    let bounds: Vec<Found> = copies
-        .iter()
-        .map(|copy| match copy.readable {
-            Some(Bounds { log_start, high_watermark: end }) => {
-                Ok(Side { log_start, end, batch: None })
-            }
-            None => told.next().unwrap_or_else(|| Err("not asked for".to_owned())),
-        })
-        .collect();
-    let mut places = Vec::new();
-    for (copy, bounds) in copies.iter().zip(&bounds) {
-        if let Ok(bounds) = bounds
-            && bounds.end > bounds.log_start
-        {
-            places.push((copy.leader, copy.mirror.clone(), Offset(bounds.end.0 - 1)));
-        }
-    }
-    with_batches(destination, bounds, &wanted, places).await
-}
-
-async fn last_batches_of_source(source: &Cluster, copies: &[Copy], ours: &[Found]) -> Vec<Found> {
     let names: Vec<TopicName> = copies.iter().map(|copy| copy.source.topic.clone()).collect();
-    let leaders = match leaders(source, &names).await {
-        Ok(leaders) => leaders,
-        Err(error) => return copies.iter().map(|_| Err(error.to_string())).collect(),
+    let mut checks: Vec<Check<'_>> = match source.metadata(Topics::Named(&names)).await {
+        Ok(metadata) => copies.iter().map(|copy| Check::begin(copy, &metadata)).collect(),
+        Err(error) => return copies.iter().map(|_| Evidence::Later(error.to_string())).collect(),
     };
-    let nobody = BrokerId(-1);
-    let wanted: Vec<_> = copies
-        .iter()
-        .map(|copy| (leaders.get(&copy.source).copied().unwrap_or(nobody), copy.source.clone()))
-        .collect();
-    let bounds = bounds(source, &wanted).await;
-    let mut places = Vec::new();
-    for (((leader, partition), ours), bounds) in wanted.iter().zip(ours).zip(&bounds) {
-        if let (Ok(ours), Ok(bounds)) = (ours, bounds)
-            && let Some(batch) = &ours.batch
-            && let Ok(Some(header)) = BatchHeader::read(batch)
-        {
-            let last = Offset(header.next_offset.0 - 1);
-            if last >= bounds.log_start && last < bounds.end {
-                places.push((*leader, partition.clone(), last));
-            }
-        }
+    compare_epochs(source, &mut checks).await;
+    compare_bounds(destination, source, &mut checks).await;
+    for (step, &back) in STEPS_BACK.iter().enumerate() {
+        compare_batches(destination, source, &mut checks, back, step + 1 == STEPS_BACK.len()).await;
     }
-    with_batches(source, bounds, &wanted, places).await
+    find_epochs(source, &mut checks).await;
+    checks.into_iter().map(Check::end).collect()
 }
 
-async fn leaders(
-    cluster: &Cluster,
-    names: &[TopicName],
-) -> Result<HashMap<TopicPartition, BrokerId>, ClientError> {
-    let metadata = cluster.metadata(Topics::Named(names)).await?;
-    let mut leaders = HashMap::new();
-    for topic in metadata.topics {
-        for partition in topic.partitions {
-            if let Some(leader) = partition.leader {
-                let key =
-                    TopicPartition { topic: topic.name.clone(), partition: partition.partition };
-                leaders.insert(key, leader);
-            }
-        }
-    }
-    Ok(leaders)
-}
-
-type Place = (BrokerId, TopicPartition);
-
-async fn with_batches(
-    cluster: &Cluster,
-    bounds: Vec<Found>,
-    wanted: &[Place],
-    places: Vec<(BrokerId, TopicPartition, Offset)>,
-) -> Vec<Found> {
-    let mut batches = batches_at(cluster, &places).await;
-    let found = wanted.iter().zip(bounds).map(|((_, partition), bounds)| {
-        let mut side = bounds?;
-        if let Some(batch) = batches.remove(partition) {
-            side.batch = batch?;
-        }
-        Ok(side)
-    });
-    found.collect()
-}
-
-fn by_leader<T>(items: impl Iterator<Item = (BrokerId, T)>) -> BTreeMap<BrokerId, Vec<T>> {
-    let mut leaders: BTreeMap<BrokerId, Vec<T>> = BTreeMap::new();
-    for (leader, item) in items {
-        leaders.entry(leader).or_default().push(item);
-    }
-    leaders
-}
-
-/// Log start and high watermark, as a consumer sees them.
-async fn bounds(cluster: &Cluster, wanted: &[Place]) -> Vec<Found> {
-    let mut found: HashMap<TopicPartition, Found> = HashMap::new();
-    for (leader, partitions) in by_leader(wanted.iter().cloned()) {
-        let both = async {
-            let connection = cluster.broker(leader).await?;
-            let starts = list_offsets(&connection, &partitions, -2).await?;
-            let ends = list_offsets(&connection, &partitions, -1).await?;
-            Ok::<_, ClientError>((starts, ends))
-        };
-        match both.await {
-            Ok((starts, ends)) => {
-                for partition in partitions {
-                    let side = match (starts.get(&partition), ends.get(&partition)) {
-                        (Some(&Ok(log_start)), Some(&Ok(end))) => {
-                            Ok(Side { log_start, end, batch: None })
-                        }
-                        (Some(&Err(code)), _) | (_, Some(&Err(code))) => Err(format!(
-                            "ListOffsets of {partition} was answered with error {code}"
-                        )),
-                        _ => Err(format!("ListOffsets left {partition} out")),
-                    };
-                    found.insert(partition, side);
-                }
-            }
-            Err(error) => {
-                for partition in partitions {
-                    found.insert(partition, Err(error.to_string()));
-                }
-            }
-        }
-    }
-    let missing = |partition: &TopicPartition| Err(format!("{partition} was not asked for"));
-    wanted.iter().map(|(_, p)| found.get(p).cloned().unwrap_or_else(|| missing(p))).collect()
-}
-
-async fn list_offsets(
-    connection: &Connection,
-    partitions: &[TopicPartition],
-    timestamp: i64,
-) -> Result<HashMap<TopicPartition, Result<Offset, i16>>, ClientError> {
-    let topics = partitions.iter().map(|partition| {
-        let asked = ListOffsetsPartition::default()
-            .with_partition_index(partition.partition)
-            .with_current_leader_epoch(-1)
-            .with_timestamp(timestamp);
-        ListOffsetsTopic::default()
-            .with_name(StrBytes::from_string(partition.topic.as_str().to_owned()).into())
-            .with_partitions(vec![asked])
-    });
-    let request = ListOffsetsRequest::default()
-        .with_replica_id(CONSUMER.into())
-        .with_isolation_level(0)
-        .with_topics(merge(topics));
-    let response = connection.request(&request).await?;
-    let mut offsets = HashMap::new();
-    for topic in &response.topics {
-        for answer in &topic.partitions {
-            let key = TopicPartition {
-                topic: TopicName::from(topic.name.as_str()),
-                partition: answer.partition_index,
-            };
-            let offset = (answer.error_code == 0).then_some(Offset(answer.offset));
-            offsets.insert(key, offset.ok_or(answer.error_code));
-        }
-    }
-    Ok(offsets)
-}
-
-/// Brokers refuse a topic that stands twice in one request.
-fn merge(topics: impl Iterator<Item = ListOffsetsTopic>) -> Vec<ListOffsetsTopic> {
-    let mut merged: BTreeMap<String, ListOffsetsTopic> = BTreeMap::new();
-    for mut topic in topics {
-        match merged.get_mut(topic.name.as_str()) {
-            Some(same) => same.partitions.append(&mut topic.partitions),
-            None => {
-                merged.insert(topic.name.to_string(), topic);
-            }
-        }
-    }
-    merged.into_values().collect()
-}
-
-type Batches = HashMap<TopicPartition, Result<Option<Bytes>, String>>;
-
-/// The batch that holds each offset, or the next one.
-async fn batches_at(cluster: &Cluster, places: &[(BrokerId, TopicPartition, Offset)]) -> Batches {
-    let mut batches = Batches::new();
-    let items = places.iter().map(|(leader, partition, at)| (*leader, (partition.clone(), *at)));
-    for (leader, items) in by_leader(items) {
-        for items in items.chunks(PARTITIONS_AT_ONCE) {
-            fetch_group(cluster, leader, items, &mut batches).await;
-        }
-    }
-    batches
-}
-
-async fn fetch_group(
-    cluster: &Cluster,
-    leader: BrokerId,
-    items: &[(TopicPartition, Offset)],
-    batches: &mut Batches,
-) {
-    let answers = match cluster.broker(leader).await {
-        Ok(connection) => fetch(&connection, items).await,
-        Err(error) => Err(error),
-    };
-    match answers {
-        Ok(mut answers) => {
-            for (partition, at) in items {
-                let answer = answers.remove(partition).unwrap_or(Ok(None));
-                let is_cut = answer.as_ref().is_ok_and(Option::is_none);
-                let answer = if is_cut && items.len() > 1 {
-                    alone(cluster, leader, partition, *at).await
-                } else {
-                    answer
-                };
-                batches.insert(partition.clone(), answer);
-            }
-        }
-        Err(error) => {
-            for (partition, _) in items {
-                batches.insert(partition.clone(), Err(error.to_string()));
-            }
-        }
-    }
-}
-
-/// Alone, a batch of any size comes whole.
-async fn alone(
-    cluster: &Cluster,
-    leader: BrokerId,
+/// Where a partition of the source is to be read; else what that means.
+pub(super) fn locate(
+    metadata: &ClusterMetadata,
     partition: &TopicPartition,
-    at: Offset,
-) -> Result<Option<Bytes>, String> {
-    let connection = cluster.broker(leader).await.map_err(|error| error.to_string())?;
-    let answers = fetch(&connection, &[(partition.clone(), at)]).await;
-    answers.map_err(|error| error.to_string())?.remove(partition).unwrap_or(Ok(None))
+    pinned: TopicId,
+) -> Result<Place, Evidence> {
+    use kafka_protocol::error::ResponseError::UnknownTopicOrPartition;
+    let topic = metadata.topics.iter().find(|topic| topic.name == partition.topic);
+    let Some(topic) = topic else {
+        return Err(Evidence::Later(format!("metadata leaves {} out", partition.topic)));
+    };
+    match topic.error {
+        Some(UnknownTopicOrPartition) => return Err(Evidence::Missing),
+        Some(error) => return Err(Evidence::Later(format!("metadata answers {error:?}"))),
+        None => {}
+    }
+    if pinned != TopicId::NONE && topic.id != TopicId::NONE && topic.id != pinned {
+        return Err(Evidence::Against(Trouble::TopicIdChanged));
+    }
+    let found = topic.partitions.iter().find(|found| found.partition == partition.partition);
+    let Some(found) = found else { return Err(Evidence::Missing) };
+    let Some(broker) = found.leader else {
+        return Err(Evidence::Later(format!("{partition} has no leader at the source")));
+    };
+    Ok(Place { broker, partition: partition.clone(), leader_epoch: found.leader_epoch })
 }
 
-async fn fetch(
-    connection: &Connection,
-    items: &[(TopicPartition, Offset)],
-) -> Result<Batches, ClientError> {
-    let mut topics: BTreeMap<&str, Vec<FetchPartition>> = BTreeMap::new();
-    for (partition, at) in items {
-        let asked = FetchPartition::default()
-            .with_partition(partition.partition)
-            .with_current_leader_epoch(-1)
-            .with_fetch_offset(at.0)
-            .with_last_fetched_epoch(-1)
-            .with_log_start_offset(-1)
-            .with_partition_max_bytes(PARTITION_BYTES);
-        topics.entry(partition.topic.as_str()).or_default().push(asked);
+/// One copy while it is being checked.
+struct Check<'a> {
+    copy: &'a Copy,
+    ours: Place,
+    /// Where the source has it; unset once there is a verdict.
+    theirs: Option<Place>,
+    verdict: Option<Evidence>,
+    /// Where both sides can hold batches.
+    common: std::ops::Range<Offset>,
+    tail: Tail,
+    is_proven: bool,
+    /// Batches are to be compared.
+    is_open: bool,
+}
+
+impl<'a> Check<'a> {
+    fn begin(copy: &'a Copy, metadata: &ClusterMetadata) -> Self {
+        let (theirs, verdict) = match locate(metadata, &copy.source, copy.source_id) {
+            Ok(place) => (Some(place), None),
+            Err(evidence) => (None, Some(evidence)),
+        };
+        let ours = Place {
+            broker: copy.holder,
+            partition: copy.mirror.clone(),
+            leader_epoch: LeaderEpoch::UNKNOWN,
+        };
+        let tail = Tail { epoch: LeaderEpoch::UNKNOWN, last: None };
+        let (is_proven, is_open) = (false, false);
+        let common = Offset::ZERO..Offset::ZERO;
+        Self { copy, ours, theirs, verdict, common, tail, is_proven, is_open }
     }
-    let topics = topics.into_iter().map(|(name, partitions)| {
-        FetchTopic::default()
-            .with_topic(StrBytes::from_string(name.to_owned()).into())
-            .with_partitions(partitions)
+
+    fn end(self) -> Evidence {
+        match self.verdict {
+            Some(verdict) => verdict,
+            None if self.is_proven => Evidence::Same(self.tail),
+            None => Evidence::Nothing(self.tail),
+        }
+    }
+
+    fn decide(&mut self, evidence: Evidence) {
+        self.verdict = Some(evidence);
+        self.is_open = false;
+    }
+
+    fn truncated(&mut self, source_end: Offset) {
+        let ours = self.copy.log_end;
+        self.decide(Evidence::Against(Trouble::Truncated { ours, source_end }));
+    }
+
+    /// Where the source has it, while there is no verdict.
+    fn source(&self) -> Option<Place> {
+        self.theirs.clone().filter(|_| self.verdict.is_none())
+    }
+
+    fn on_bounds(&mut self, ours: Read<LogBounds>, theirs: Read<LogBounds>) {
+        let (ours, theirs) = match (ours, theirs) {
+            (Ok(ours), Ok(theirs)) => (ours, theirs),
+            (Err(why), _) | (_, Err(why)) => return self.decide(Evidence::Later(why)),
+        };
+        if theirs.end < self.copy.log_end {
+            return self.truncated(theirs.end);
+        }
+        let start = ours.start.max(theirs.start);
+        self.common = start..ours.end.min(self.copy.log_end);
+        self.is_proven |= self.copy.log_end == Offset::ZERO;
+        self.is_open = self.common.start < self.common.end;
+    }
+
+    /// Where batches are compared next, `back` offsets below the end.
+    fn at(&self, back: i64) -> Offset {
+        Offset(self.common.end.0 - 1 - back).max(self.common.start)
+    }
+
+    fn on_batches(&mut self, ours: Read<bytes::Bytes>, theirs: Read<bytes::Bytes>, at: Offset) {
+        let (ours, theirs) = match (ours, theirs) {
+            (Ok(ours), Ok(theirs)) => (ours, theirs),
+            (Err(why), _) | (_, Err(why)) => return self.decide(Evidence::Later(why)),
+        };
+        let found = evidence::compare(&ours, &theirs);
+        if let Some(offset) = found.different {
+            return self.truncated(offset);
+        }
+        if let Some(same) = found.same {
+            self.is_proven = true;
+            self.is_open = false;
+            if same.offset == self.copy.log_end {
+                self.tail = Tail { epoch: same.epoch, last: batch_ending(&theirs, same.offset) };
+            }
+        } else if at == self.common.start {
+            self.is_open = false;
+        }
+    }
+}
+
+fn batch_ending(bytes: &[u8], end: Offset) -> Option<LastBatch> {
+    let mut rest = bytes;
+    while let Ok(Some(batch)) = BatchHeader::read(rest) {
+        if batch.next_offset == end {
+            return Some(LastBatch::of(&batch));
+        }
+        rest = rest.get(batch.size..)?;
+    }
+    None
+}
+
+async fn compare_epochs(source: &Cluster, checks: &mut [Check<'_>]) {
+    let mut asked = Vec::new();
+    let mut of = Vec::new();
+    for (at, check) in checks.iter().enumerate() {
+        let known = check.copy.known.filter(|known| known.epoch >= LeaderEpoch(0));
+        if let (Some(place), Some(known)) = (check.source(), known) {
+            asked.push((place, known.epoch));
+            of.push(at);
+        }
+    }
+    let answers = logs::epoch_ends(source, &asked).await;
+    for (at, answer) in of.into_iter().zip(answers) {
+        let check = &mut checks[at];
+        // Without an answer the batches have to prove it.
+        match evidence::by_epoch(check.copy.known, answer.ok(), check.copy.log_end) {
+            EpochEvidence::Within(epoch) => {
+                check.is_proven = true;
+                check.tail.epoch = epoch;
+            }
+            EpochEvidence::Against { source_end } => check.truncated(source_end),
+            EpochEvidence::Unknown => {}
+        }
+    }
+}
+
+async fn compare_bounds(destination: &Cluster, source: &Cluster, checks: &mut [Check<'_>]) {
+    let open: Vec<usize> = (0..checks.len()).filter(|&at| checks[at].verdict.is_none()).collect();
+    let theirs: Vec<_> = open.iter().filter_map(|&at| checks[at].source()).collect();
+    let unknown = open.iter().filter(|&&at| checks[at].copy.bounds.is_none());
+    let ours: Vec<_> = unknown.map(|&at| checks[at].ours.clone()).collect();
+    let (ours, theirs) =
+        tokio::join!(logs::bounds(destination, &ours), logs::bounds(source, &theirs));
+    let mut ours = ours.into_iter();
+    for (at, theirs) in open.into_iter().zip(theirs) {
+        let known = checks[at].copy.bounds.map(|(start, end)| Ok(LogBounds { start, end }));
+        let missing = || Err("the destination was not asked".to_owned());
+        let ours = known.or_else(|| ours.next()).unwrap_or_else(missing);
+        checks[at].on_bounds(ours, theirs);
+    }
+}
+
+async fn compare_batches(
+    destination: &Cluster,
+    source: &Cluster,
+    checks: &mut [Check<'_>],
+    back: i64,
+    is_last: bool,
+) {
+    let open: Vec<usize> = (0..checks.len()).filter(|&at| checks[at].is_open).collect();
+    let wanted = open.iter().filter_map(|&at| {
+        let check = &checks[at];
+        let offset = check.at(back);
+        Some(((check.ours.clone(), offset), (check.source()?, offset)))
     });
-    let request = FetchRequest::default()
-        .with_replica_id(CONSUMER.into())
-        .with_max_wait_ms(0)
-        .with_min_bytes(0)
-        .with_max_bytes(PARTITION_BYTES * i32::try_from(PARTITIONS_AT_ONCE).unwrap_or(1))
-        .with_isolation_level(0)
-        .with_session_epoch(-1)
-        .with_topics(topics.collect());
-    let response = connection.request_at(FETCH_BY_NAME, &request).await?;
-    let mut batches = Batches::new();
-    for topic in response.responses {
-        let name = TopicName::from(topic.topic.as_str());
-        for answer in topic.partitions {
-            let key = TopicPartition { topic: name.clone(), partition: answer.partition_index };
-            let found = if answer.error_code == 0 {
-                let records = answer.records.unwrap_or_default();
-                Ok(matches!(BatchHeader::read(&records), Ok(Some(_))).then_some(records))
-            } else {
-                Err(format!("Fetch of {key} was answered with error {}", answer.error_code))
-            };
-            batches.insert(key, found);
-        }
+    let (ours, theirs): (Vec<_>, Vec<_>) = wanted.unzip();
+    if ours.is_empty() {
+        return;
     }
-    Ok(batches)
+    let (ours, theirs) =
+        tokio::join!(logs::batches(destination, &ours), logs::batches(source, &theirs));
+    for ((at, ours), theirs) in open.into_iter().zip(ours).zip(theirs) {
+        let offset = checks[at].at(back);
+        checks[at].on_batches(ours, theirs, offset);
+        checks[at].is_open &= !is_last;
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn copy(log_end: i64) -> Copy {
-        let partition = TopicPartition { topic: TopicName::from("orders"), partition: 0 };
-        let log_end = Offset(log_end);
-        Copy {
-            mirror: partition.clone(),
-            source: partition,
-            leader: BrokerId(1),
-            log_end,
-            readable: None,
+/// Finds the source's epoch of the copy's end where nothing said it so far, from the newest epoch
+/// down: reading on without it would not notice a truncation.
+async fn find_epochs(source: &Cluster, checks: &mut [Check<'_>]) {
+    let is_open = |check: &Check<'_>| {
+        check.verdict.is_none()
+            && check.tail.epoch == LeaderEpoch::UNKNOWN
+            && check.copy.log_end > Offset::ZERO
+    };
+    // By check: the epoch to ask for, and the oldest one that was answered.
+    let open = (0..checks.len()).filter(|&at| is_open(&checks[at]));
+    let newest = |at: usize| checks[at].theirs.as_ref().map(|place| place.leader_epoch);
+    let mut asking: HashMap<usize, (LeaderEpoch, Option<LeaderEpoch>)> =
+        open.filter_map(|at| Some((at, (newest(at)?, None)))).collect();
+    for _ in 0..EPOCHS_BACK {
+        asking.retain(|_, (epoch, _)| *epoch >= LeaderEpoch(0));
+        let of: Vec<usize> = asking.keys().copied().collect();
+        let asked = of.iter().filter_map(|at| Some((checks[*at].source()?, asking[at].0)));
+        let asked: Vec<_> = asked.collect();
+        if asked.is_empty() {
+            return;
         }
-    }
-
-    fn side(end: i64, batch: Option<Vec<u8>>) -> Found {
-        let batch = batch.map(Bytes::from);
-        Ok(Side { log_start: Offset(0), end: Offset(end), batch })
-    }
-
-    fn made(base: i64, count: i32, payload: &[u8]) -> Option<Vec<u8>> {
-        Some(crate::wire::batch::tests::batch(base, count, payload))
-    }
-
-    #[test]
-    fn the_same_last_batch_is_proof() {
-        let ours = side(10, made(8, 2, b"x"));
-        assert_eq!(judge(&copy(10), ours, side(99, made(8, 2, b"x"))), Evidence::Same);
-    }
-
-    #[test]
-    fn a_shorter_source_was_truncated_or_recreated() {
-        let against =
-            Evidence::Against(Trouble::Truncated { ours: Offset(10), source_end: Offset(7) });
-        assert_eq!(judge(&copy(10), side(10, made(8, 2, b"x")), side(7, None)), against);
-    }
-
-    #[test]
-    fn another_batch_at_the_same_place_is_another_lineage() {
-        let against =
-            Evidence::Against(Trouble::Truncated { ours: Offset(10), source_end: Offset(8) });
-        let ours = side(10, made(8, 2, b"x"));
-        assert_eq!(judge(&copy(10), ours.clone(), side(99, made(8, 2, b"y"))), against);
-        assert_eq!(judge(&copy(10), ours, side(99, made(7, 3, b"y"))), against);
-    }
-
-    #[test]
-    fn a_compacted_or_trimmed_source_is_no_proof_either_way() {
-        let ours = side(10, made(8, 2, b"xx"));
-        assert_eq!(judge(&copy(10), ours.clone(), side(99, None)), Evidence::Nothing);
-        let mut compacted = made(8, 2, b"x").unwrap();
-        compacted[57..61].copy_from_slice(&1i32.to_be_bytes());
-        assert_eq!(judge(&copy(10), ours, side(99, Some(compacted))), Evidence::Nothing);
+        for (at, answer) in of.iter().zip(logs::epoch_ends(source, &asked).await) {
+            let Some((_, newer)) = asking.remove(at) else { continue };
+            let check = &mut checks[*at];
+            match (answer, newer) {
+                (Ok(answer), Some(newer)) if answer.offset < check.copy.log_end => {
+                    // The newer epoch begins below the copy's end: it is the one.
+                    check.tail.epoch = newer;
+                }
+                (Ok(answer), _) if answer.epoch >= LeaderEpoch(0) => {
+                    check.tail.epoch = answer.epoch;
+                    let next = LeaderEpoch(answer.epoch.0 - 1);
+                    asking.insert(*at, (next, Some(answer.epoch)));
+                }
+                // Not told: the next batch will.
+                _ => check.tail.epoch = newer.unwrap_or(LeaderEpoch::UNKNOWN),
+            }
+        }
     }
 }

@@ -80,6 +80,17 @@ fn may_be_compacted(mine: &BatchHeader, its: &BatchHeader) -> bool {
         && mine.producer_id == its.producer_id
 }
 
+/// The batches that begin below `end`.
+pub fn below(bytes: &[u8], end: Offset) -> &[u8] {
+    let mut size = 0;
+    while let Some((batch, _)) = first(&bytes[size..])
+        && batch.base_offset < end
+    {
+        size += batch.size;
+    }
+    &bytes[..size]
+}
+
 type At<'a> = Option<(BatchHeader, &'a [u8])>;
 
 fn first(bytes: &[u8]) -> At<'_> {

@@ -50,6 +50,16 @@ impl EpochHistory {
         Ok(())
     }
 
+    /// The history of what lies below `end`. One epoch is always left: followers that held it have to
+    /// be told where it ends now.
+    pub fn cut(&mut self, end: Offset) {
+        let kept = self.starts.partition_point(|step| step.start < end).max(1);
+        self.starts.truncate(kept);
+        if let Some(first) = self.starts.first_mut() {
+            first.start = first.start.min(end);
+        }
+    }
+
     /// The newest epoch.
     pub fn newest(&self) -> Option<EpochStart> {
         self.starts.last().copied()
@@ -73,6 +83,71 @@ impl EpochHistory {
         let known = self.starts.get(after.checked_sub(1)?)?;
         let offset = self.starts.get(after).map_or(log_end, |next| next.start);
         Some(OffsetAndEpoch { offset, epoch: known.epoch })
+    }
+}
+
+/// Source epochs that are kept of a partition: older ones decide nothing any more.
+const EPOCHS_KEPT: usize = 64;
+
+/// The source's epochs of what a copy holds, before it was stamped with ours: which of the source's
+/// lineages it is of. It may begin in the middle and lag behind the copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceLineage {
+    starts: Vec<EpochStart>,
+    end: Offset,
+}
+
+impl SourceLineage {
+    /// What was known up to `end`; steps that do not rise are left out.
+    pub fn new(starts: impl IntoIterator<Item = EpochStart>, end: Offset) -> Self {
+        let mut lineage = Self::default();
+        lineage.extend(starts, end);
+        lineage
+    }
+
+    /// The copy went on to `end`, in these epochs.
+    pub fn extend(&mut self, starts: impl IntoIterator<Item = EpochStart>, end: Offset) {
+        for step in starts {
+            let is_newer = self.starts.last().is_none_or(|last| step.epoch > last.epoch);
+            if is_newer && step.epoch >= LeaderEpoch(0) {
+                self.starts.push(step);
+            }
+        }
+        let excess = self.starts.len().saturating_sub(EPOCHS_KEPT);
+        self.starts.drain(..excess);
+        self.end = self.end.max(end);
+    }
+
+    /// The source told that the copy, which ends at `end`, ends in `epoch`.
+    pub fn confirm(&mut self, epoch: LeaderEpoch, end: Offset) {
+        self.cut(end);
+        let start = self.end.min(Offset(end.0 - 1)).max(Offset::ZERO);
+        self.extend([EpochStart { epoch, start }], end);
+    }
+
+    /// Nothing from `end` on is of it any more.
+    pub fn cut(&mut self, end: Offset) {
+        self.starts.retain(|step| step.start < end);
+        self.end = self.end.min(end);
+    }
+
+    /// The epoch of the last batch of a copy that ends at `log_end`, and the end of what is known to be
+    /// of it.
+    pub fn known_at(&self, log_end: Offset) -> Option<OffsetAndEpoch> {
+        let after = self.starts.partition_point(|step| step.start < log_end);
+        let known = self.starts.get(after.checked_sub(1)?)?;
+        let offset = self.starts.get(after).map_or(self.end, |next| next.start).min(log_end);
+        Some(OffsetAndEpoch { offset, epoch: known.epoch })
+    }
+
+    /// Epochs and where they begin, in rising order.
+    pub fn starts(&self) -> &[EpochStart] {
+        &self.starts
+    }
+
+    /// End of what is known.
+    pub fn end(&self) -> Offset {
+        self.end
     }
 }
 
@@ -117,11 +192,53 @@ mod tests {
     }
 
     #[test]
+    fn a_cut_history_ends_where_the_log_does() {
+        let cut = |end| {
+            let mut history = history(&[(2, 10), (5, 40), (6, 40)]);
+            history.cut(Offset(end));
+            history.starts().iter().map(|step| (step.epoch.0, step.start.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(41), [(2, 10), (5, 40), (6, 40)]);
+        assert_eq!(cut(40), [(2, 10)]);
+        assert_eq!(cut(10), [(2, 10)]);
+        assert_eq!(cut(3), [(2, 3)]);
+    }
+
+    #[test]
     fn a_step_back_is_refused() {
         let mut history = history(&[(2, 10)]);
         for (epoch, start) in [(2, 20), (1, 20), (3, 9), (-1, 11)] {
             let step = EpochStart { epoch: LeaderEpoch(epoch), start: Offset(start) };
             assert!(history.push(step).is_err(), "{step:?}");
         }
+    }
+
+    #[test]
+    fn what_is_known_of_a_copy_may_lag_or_be_ahead() {
+        let step = |(epoch, start)| EpochStart { epoch: LeaderEpoch(epoch), start: Offset(start) };
+        let mut lineage = SourceLineage::new([(4, 10), (5, 200), (5, 250)].map(step), Offset(300));
+        let known = |lineage: &SourceLineage, end| {
+            lineage.known_at(Offset(end)).map(|known| (known.epoch.0, known.offset.0))
+        };
+        assert_eq!(known(&lineage, 500), Some((5, 300)), "it lags");
+        assert_eq!(known(&lineage, 250), Some((5, 250)));
+        assert_eq!(known(&lineage, 150), Some((4, 150)), "what was in memory only is lost");
+        assert_eq!(known(&lineage, 200), Some((4, 200)));
+        assert_eq!(known(&lineage, 10), None);
+        lineage.confirm(LeaderEpoch(7), Offset(400));
+        assert_eq!((known(&lineage, 400), known(&lineage, 300)), (Some((7, 400)), Some((5, 300))));
+        lineage.cut(Offset(220));
+        assert_eq!(known(&lineage, 400), Some((5, 220)));
+        let mut unknown = SourceLineage::default();
+        assert_eq!(known(&unknown, 9), None);
+        unknown.confirm(LeaderEpoch(3), Offset(9));
+        assert_eq!(known(&unknown, 9), Some((3, 9)));
+    }
+
+    #[test]
+    fn only_the_newest_source_epochs_are_kept() {
+        let step = |n: i32| EpochStart { epoch: LeaderEpoch(n), start: Offset(i64::from(n)) };
+        let lineage = SourceLineage::new((0..200).map(step), Offset(200));
+        assert_eq!((lineage.starts().len(), lineage.starts()[0]), (EPOCHS_KEPT, step(136)));
     }
 }

@@ -53,6 +53,16 @@ pub enum Beginning {
         /// it, which is never above it.
         high_watermark: Option<Offset>,
     },
+    /// By a decision the log ends at `at` from now on, and every replica that has more is told to cut
+    /// it, the in-sync ones too. Only in a new leader epoch: old and new batches must not share one.
+    Cut {
+        /// Epochs up to `at`.
+        history: EpochHistory,
+        /// Its new end, at the boundary of a batch, not below `log_start`.
+        at: Offset,
+        /// Its log start.
+        log_start: Offset,
+    },
 }
 
 /// One fetch of a follower.
@@ -118,6 +128,8 @@ pub struct Leadership {
     followers: BTreeMap<BrokerId, Follower>,
     /// Whether nobody led before: such a log takes its start from the source.
     is_fresh: bool,
+    /// Whether a decision cut the log in this epoch: what replicas have above is not of it.
+    is_cut: bool,
     history: EpochHistory,
     /// Whether `history` has the current epoch: its start is known.
     is_open: bool,
@@ -139,11 +151,13 @@ impl Leadership {
         now: Duration,
     ) -> Self {
         let is_fresh = matches!(beginning, Beginning::Fresh { .. });
+        let is_cut = matches!(beginning, Beginning::Cut { .. });
         let (history, log_end, log_start, high_watermark) = match beginning {
             Beginning::Fresh { history } => (history, Offset::ZERO, None, None),
             Beginning::Continued { history, log_end, log_start, high_watermark } => {
                 (history, log_end, Some(log_start), high_watermark)
             }
+            Beginning::Cut { history, at, log_start } => (history, at, Some(log_start), None),
         };
         let mut leadership = Self {
             seats,
@@ -152,6 +166,7 @@ impl Leadership {
             pending: None,
             followers: BTreeMap::new(),
             is_fresh,
+            is_cut,
             history,
             is_open: false,
             log_start,
@@ -160,6 +175,11 @@ impl Leadership {
             high_watermark,
         };
         leadership.track_followers(now);
+        if is_cut {
+            // Where it begins was decided. A history that does not allow it stays closed: then
+            // replicas are told to wait.
+            let _closed = leadership.open(log_end);
+        }
         leadership
     }
 
@@ -242,6 +262,9 @@ impl Leadership {
         if fetch.current_leader_epoch != LeaderEpoch::UNKNOWN && fetch.current_leader_epoch < epoch
         {
             return Verdict::Refuse(Refusal::OtherEpoch);
+        }
+        if let Some(end) = self.cut_by_decision(fetch) {
+            return Verdict::Cut(end);
         }
         let (true, Some(log_start), Some(_)) = (self.is_open, self.log_start, self.high_watermark)
         else {
@@ -374,6 +397,9 @@ impl Leadership {
             // Nothing was ever committed.
             self.high_watermark = self.log_start;
         }
+        if self.is_cut && self.is_open {
+            self.high_watermark.get_or_insert(offset.min(self.log_end));
+        }
         if self.is_open || self.is_fresh {
             return Ok(());
         }
@@ -424,6 +450,11 @@ impl Leadership {
     /// Epochs known so far, also before the current one is open.
     pub fn into_history(self) -> EpochHistory {
         self.history
+    }
+
+    /// Whether a decision cut the log in this epoch and some in-sync replica may not know yet.
+    pub fn is_being_cut(&self) -> bool {
+        self.is_cut && self.high_watermark.is_none()
     }
 
     /// Whether it held nothing when this epoch began.

@@ -74,7 +74,17 @@ pub async fn learn(
         let history =
             EpochHistory::from_starts(steps.into_iter().rev()).map_err(|_misfit| -1i16)?;
         let (key, leader_epoch) = (partition.key, partition.leader_epoch);
-        Ok(Adoption { key, leader_epoch, history, log_end, log_start, high_watermark: None })
+        Ok(Adoption {
+            key,
+            leader_epoch,
+            history,
+            log_end,
+            log_start,
+            high_watermark: None,
+            source_epoch: LeaderEpoch::UNKNOWN,
+            source_last: None,
+            cut_from: None,
+        })
     });
     Ok(learned.collect())
 }
@@ -252,11 +262,13 @@ pub async fn join(
 ) -> Result<Vec<(PartitionKey, i16)>, SeatError> {
     let mut topics: BTreeMap<_, Vec<FetchPartition>> = BTreeMap::new();
     for end in ends {
-        let last_epoch = end.history.epoch_of(end.log_end).unwrap_or(LeaderEpoch::UNKNOWN);
+        // The leader knows nothing of a cut that waits for us.
+        let log_end = end.cut_from.unwrap_or(end.log_end);
+        let last_epoch = end.history.epoch_of(log_end).unwrap_or(LeaderEpoch::UNKNOWN);
         let partition = FetchPartition::default()
             .with_partition(end.key.partition)
             .with_current_leader_epoch(end.leader_epoch.0)
-            .with_fetch_offset(end.log_end.0)
+            .with_fetch_offset(log_end.0)
             .with_last_fetched_epoch(last_epoch.0)
             .with_log_start_offset(end.log_start.0)
             .with_partition_max_bytes(1);

@@ -10,7 +10,7 @@ use super::buffer::Chunk;
 use super::marks::LastBatch;
 use crate::mirror::decision::Failure;
 use crate::mirror::lineage::EpochHistory;
-use crate::mirror::report::Reason;
+use crate::mirror::report::{PartitionReport, Reason};
 use crate::types::{LinkName, Offset, OffsetAndEpoch, PartitionKey, TopicId, TopicPartition};
 
 /// Arrivals under way between source and seat; each is at most one answer of the source, and the
@@ -137,6 +137,17 @@ impl Trouble {
             Self::Corrupt { ours, .. } | Self::Format { ours, .. } => (Some(ours), None),
         };
         Some(Failure { reason: self.reason(), ours, source })
+    }
+
+    /// Shows what it found of the source in a report.
+    pub fn show(&self, report: &mut PartitionReport) {
+        match *self {
+            Self::Truncated { source_end, .. } => report.source_end_offset = Some(source_end.0),
+            Self::Gap { source_start, .. } => {
+                report.source_log_start_offset = Some(source_start.0);
+            }
+            _ => {}
+        }
     }
 
     /// Whether it is retried for ever; all else needs a decision.

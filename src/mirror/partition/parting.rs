@@ -52,6 +52,14 @@ impl Leadership {
         !self.is_in_sync(fetch) && !self.is_fresh && source_has_it
     }
 
+    /// Where a decision makes a follower cut its log.
+    pub(super) fn cut_by_decision(&self, fetch: FollowerFetch) -> Option<OffsetAndEpoch> {
+        match self.parting(fetch) {
+            Some(Parting::At(end)) if self.is_cut && self.is_open => Some(end),
+            _ => None,
+        }
+    }
+
     fn is_in_sync(&self, fetch: FollowerFetch) -> bool {
         let pending = self.pending.as_ref().map(|pending| &pending.members);
         self.assignment.in_sync.contains(&fetch.broker)

@@ -1,9 +1,11 @@
 //! What is decided about failed partitions: by policy when they fail, or by an operator's word.
 
+use super::handle::CopyCut;
 use super::task::LeaderTask;
 use crate::mirror::decision::{self, Decision};
 use crate::mirror::event::{Event, EventKind};
 use crate::mirror::report::Reason;
+use crate::seat::epoch_bump::BumpRequest;
 use crate::tail::Trouble;
 use crate::types::PartitionKey;
 
@@ -46,6 +48,53 @@ impl LeaderTask {
                 self.decisions.insert(key, decision);
             }
         }
+    }
+
+    /// Where a copy parts from the source was found: it is cut there in its next leader epoch, which is
+    /// asked for. Until then nothing changes.
+    pub(super) fn on_cut(&mut self, cut: CopyCut) {
+        let key = cut.key;
+        let is_decided = matches!(self.decisions.get(&key), Some(Decision::Truncate { .. }));
+        let Some(led) = self.led.get_mut(&key).filter(|_| is_decided) else { return };
+        if led.leadership.assignment().leader_epoch != cut.leader_epoch || !led.is_stopped() {
+            return;
+        }
+        if cut.at >= led.leadership.log_end() {
+            // Nothing parts any more.
+            self.decisions.remove(&key);
+            led.look_again();
+            return self.read_on(key);
+        }
+        if !led.prepare_cut(cut) {
+            tracing::warn!(
+                link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
+                offset = %cut.at, "the copy cannot be cut now: no real replica is in sync, or its \
+                log starts above; trying on"
+            );
+            return;
+        }
+        self.bumps.request(BumpRequest {
+            key,
+            leader_epoch: cut.leader_epoch,
+            avoid: None,
+            why: "the copy is cut to follow the source's truncation",
+        });
+    }
+
+    /// A leader epoch began with a cut: says what was given up.
+    pub(super) fn tell_given_up(&mut self, key: PartitionKey) {
+        let Some(led) = self.led.get_mut(&key) else { return };
+        let Some(given_up) = led.take_given_up() else { return };
+        let mirror = std::sync::Arc::clone(led.mirror());
+        self.decisions.remove(&key);
+        let text = format!(
+            "the source lost what it had from offset {} on; the copy follows it there and gives up \
+             {} offsets, by decision",
+            given_up.start,
+            given_up.end.records_since(given_up.start)
+        );
+        let event = Event::new(EventKind::CopyTruncated, text).link(&mirror.link);
+        self.events.send(event.topic(&mirror.name).partition(key.partition).offsets(given_up));
     }
 
     /// A partition has failed: what the link's file says about it.

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::mirror::decision::{Decision, Policies};
-use crate::mirror::lineage::EpochHistory;
+use crate::mirror::lineage::{EpochHistory, SourceLineage};
 use crate::mirror::partition::FollowerFetch;
+use crate::tail::marks::LastBatch;
 use crate::tail::{Orders, StartAt};
 use crate::types::{
     BrokerEpoch, BrokerId, LeaderEpoch, LinkName, Offset, OffsetAndEpoch, PartitionKey, TopicId,
@@ -161,6 +162,12 @@ pub struct Adoption {
     pub log_start: Offset,
     /// A high watermark that no replica is above, where it has to be taken from one.
     pub high_watermark: Option<Offset>,
+    /// The source's epoch of the last batch, from the tail check.
+    pub source_epoch: LeaderEpoch,
+    /// That batch as the source has it, where it is known.
+    pub source_last: Option<LastBatch>,
+    /// By a decision the copy ends at `log_end` from now on; it ended here before.
+    pub cut_from: Option<Offset>,
 }
 
 /// A partition that we lead by the metadata log and whose log we do not know.
@@ -172,6 +179,19 @@ pub struct Unknown {
     pub leader_epoch: LeaderEpoch,
     /// What its replicas asked for last in this epoch: where their logs end.
     pub fetches: Vec<FollowerFetch>,
+}
+
+/// Where a copy that we lead is to be cut, by a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyCut {
+    /// The partition.
+    pub key: PartitionKey,
+    /// The leader epoch in which that was found.
+    pub leader_epoch: LeaderEpoch,
+    /// Its new end, at the boundary of a batch.
+    pub at: Offset,
+    /// The source's epoch of the batch below.
+    pub source_epoch: LeaderEpoch,
 }
 
 /// Requests to the task.
@@ -191,6 +211,12 @@ pub enum Command {
     Decisions(oneshot::Sender<Vec<(PartitionKey, Decision)>>),
     /// Bound partitions that we lead and do not know.
     Unknown(oneshot::Sender<Vec<Unknown>>),
+    /// Where a copy parts from the source, on which a decision to cut it waits.
+    Cut(CopyCut),
+    /// The source's epochs of what partitions hold, from the journal.
+    RestoreLineages(Vec<(PartitionKey, SourceLineage)>),
+    /// The source's epochs of what partitions hold, as far as they are known.
+    Lineages(oneshot::Sender<Vec<(PartitionKey, SourceLineage)>>),
     /// All mirrors that were bound.
     Mirrors(oneshot::Sender<Vec<Arc<MirrorTopic>>>),
     /// A follower's Fetch; a refusal of the session is in the answer.
@@ -252,6 +278,23 @@ impl LeaderHandle {
     /// until they are adopted.
     pub async fn unknown(&self) -> Vec<Unknown> {
         self.ask(Command::Unknown).await.unwrap_or_default()
+    }
+
+    /// Tells where a copy that we lead parts from the source: it is cut there in its next leader epoch,
+    /// if a decision to do so waits for it.
+    pub async fn cut(&self, cut: CopyCut) {
+        let _stopped = self.commands.send(Command::Cut(cut)).await;
+    }
+
+    /// Tells the source's epochs of what partitions hold, as the journal has them: before anything is
+    /// led. What is known already stays.
+    pub async fn restore_lineages(&self, lineages: Vec<(PartitionKey, SourceLineage)>) {
+        let _stopped = self.commands.send(Command::RestoreLineages(lineages)).await;
+    }
+
+    /// The source's epochs of what partitions hold, for the journal and the tail check.
+    pub async fn lineages(&self) -> Vec<(PartitionKey, SourceLineage)> {
+        self.ask(Command::Lineages).await.unwrap_or_default()
     }
 
     /// All mirrors that were bound.

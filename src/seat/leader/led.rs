@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handle::{Adoption, LedPartition, MirrorTopic};
+use super::handle::{Adoption, CopyCut, LedPartition, MirrorTopic};
 use super::in_sync::Wish;
 use super::refill::{RefillRequest, Refills};
 use crate::mirror::event::{Event, EventKind};
-use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError};
+use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError, SourceLineage};
 use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership, Refusal};
 use crate::tail::buffer::Buffer;
 use crate::tail::marks::LastBatch;
@@ -39,11 +39,17 @@ pub struct Led {
     pub leadership: Leadership,
     /// `None` until it is known where copying begins.
     buffer: Option<Buffer>,
+    /// The source's epochs of what the copy holds.
+    pub lineage: SourceLineage,
     /// Epoch at the source of the last batch that arrived.
     source_epoch: LeaderEpoch,
     /// The last batch that arrived, as the source had it.
     source_last: Option<LastBatch>,
     reading: Option<Reading>,
+    /// Where the copy is to be cut in its next leader epoch, by a decision.
+    cut: Option<CopyCut>,
+    /// What was given up when this leader epoch began.
+    given_up: Option<std::ops::Range<Offset>>,
     /// What the source said last of its log.
     pub bounds: Option<Bounds>,
     /// Replicas that are behind what is in memory.
@@ -106,6 +112,11 @@ impl Led {
         } else {
             adoption
         };
+        if let Some(end) = adoption.cut_from {
+            let mut led = Self::new_cut(&adoption, mirror, seats, assignment, now);
+            led.given_up = Some(adoption.log_end..end);
+            return led;
+        }
         let beginning = Beginning::Continued {
             history: adoption.history,
             log_end: adoption.log_end,
@@ -113,7 +124,41 @@ impl Led {
             high_watermark: adoption.high_watermark,
         };
         let leadership = Leadership::begin(seats, assignment, beginning, now);
-        Self::new(adoption.key, mirror, leadership)
+        let mut led = Self::new(adoption.key, mirror, leadership);
+        led.source_epoch = adoption.source_epoch;
+        led.source_last = adoption.source_last;
+        led
+    }
+
+    /// What is known of the source's epochs from before; the tail check has confirmed the end.
+    pub fn with_lineage(mut self, lineage: Option<SourceLineage>) -> Self {
+        if let Some(lineage) = lineage {
+            self.lineage = lineage;
+        }
+        let end = self.leadership.log_end();
+        if self.source_epoch >= LeaderEpoch(0) && end > Offset::ZERO {
+            self.lineage.confirm(self.source_epoch, end);
+        } else {
+            self.lineage.cut(end);
+        }
+        self
+    }
+
+    fn new_cut(
+        adoption: &Adoption,
+        mirror: Arc<MirrorTopic>,
+        seats: BTreeSet<BrokerId>,
+        assignment: Assignment,
+        now: Duration,
+    ) -> Self {
+        let mut history = adoption.history.clone();
+        history.cut(adoption.log_end);
+        let beginning =
+            Beginning::Cut { history, at: adoption.log_end, log_start: adoption.log_start };
+        let leadership = Leadership::begin(seats, assignment, beginning, now);
+        let mut led = Self::new(adoption.key, mirror, leadership);
+        led.source_epoch = adoption.source_epoch;
+        led
     }
 
     fn new(key: PartitionKey, mirror: Arc<MirrorTopic>, leadership: Leadership) -> Self {
@@ -122,9 +167,12 @@ impl Led {
             mirror,
             leadership,
             buffer: None,
+            lineage: SourceLineage::default(),
             source_epoch: LeaderEpoch::UNKNOWN,
             source_last: None,
             reading: None,
+            cut: None,
+            given_up: None,
             bounds: None,
             refills: Refills::default(),
             refusals: HashMap::new(),
@@ -154,15 +202,52 @@ impl Led {
             let is_empty = self.leadership.is_fresh();
             return (None, is_empty.then(|| self.leadership.into_history()));
         };
-        let beginning = Beginning::Continued {
-            history,
-            log_end: self.leadership.log_end(),
-            log_start,
-            high_watermark: self.leadership.high_watermark(),
+        let beginning = match self.cut.take() {
+            Some(cut) => self.cut_at(cut, history, log_start),
+            // Some in-sync replica may still have what was given up.
+            None if self.leadership.is_being_cut() => {
+                Beginning::Cut { history, at: self.leadership.log_end(), log_start }
+            }
+            None => Beginning::Continued {
+                history,
+                log_end: self.leadership.log_end(),
+                log_start,
+                high_watermark: self.leadership.high_watermark(),
+            },
         };
         self.leadership = Leadership::begin(seats, assignment, beginning, now);
         self.reading = None;
         (Some(self), None)
+    }
+
+    /// Gives up what lies above a cut, and what is known of it.
+    fn cut_at(&mut self, cut: CopyCut, mut history: EpochHistory, log_start: Offset) -> Beginning {
+        let at = cut.at.max(log_start);
+        history.cut(at);
+        self.given_up = Some(at..self.leadership.log_end().max(at));
+        self.lineage.cut(at);
+        self.buffer = None;
+        self.refills = Refills::default();
+        self.cuts.clear();
+        self.refusals.clear();
+        self.source_epoch = cut.source_epoch;
+        self.source_last = None;
+        self.trouble = None;
+        Beginning::Cut { history, at, log_start }
+    }
+
+    /// A decision cuts the copy there in its next leader epoch; whether that can be.
+    pub fn prepare_cut(&mut self, cut: CopyCut) -> bool {
+        let can = self.leadership.in_sync_real().next().is_some()
+            && self.leadership.log_start().is_some_and(|log_start| log_start <= cut.at)
+            && cut.at <= self.leadership.log_end();
+        self.cut = Some(cut).filter(|_| can);
+        can
+    }
+
+    /// What was given up when this leader epoch began, once.
+    pub fn take_given_up(&mut self) -> Option<std::ops::Range<Offset>> {
+        self.given_up.take()
     }
 
     /// Nobody leads for the moment: nothing is read, and what is known is kept.
@@ -272,6 +357,7 @@ impl Led {
                 self.passed.bytes += chunk.bytes.len() as u64;
                 self.passed.records += chunk.records;
                 self.passed.batches += chunk.batches.len() as u64;
+                self.lineage.extend(chunk.marks.epochs.iter().copied(), chunk.next_offset());
                 self.source_epoch = chunk.source_epoch;
                 self.source_last = chunk.marks.last;
                 buffer.push(chunk);

@@ -16,8 +16,8 @@ mod task;
 mod unknown;
 
 pub use handle::{
-    About, Adoption, Command, FetchedPartition, FollowerAnswer, FollowerRequest, LeaderHandle,
-    LedPartition, MirrorTopic, PartitionAnswer, Question, QuestionAnswer, Unknown,
+    About, Adoption, Command, CopyCut, FetchedPartition, FollowerAnswer, FollowerRequest,
+    LeaderHandle, LedPartition, MirrorTopic, PartitionAnswer, Question, QuestionAnswer, Unknown,
 };
 pub use refill::RefillTask;
 pub use report::LeaderReport;

@@ -23,7 +23,7 @@ pub fn report(led: &Led, key: PartitionKey, is_unheard: bool) -> PartitionReport
     let lag_seconds = lag.map(|lag| if lag == 0 { 0.0 } else { lag_seconds(led, high_watermark) });
     // What the source has by now is not known: at worst, a record for each moment since.
     let unheard = led.unheard_since.map(|since| since.elapsed().as_secs_f64());
-    PartitionReport {
+    let mut report = PartitionReport {
         partition: key.partition,
         state,
         reason,
@@ -43,7 +43,11 @@ pub fn report(led: &Led, key: PartitionKey, is_unheard: bool) -> PartitionReport
         records_total: led.passed.records,
         batches_total: led.passed.batches,
         in_sync: led.leadership.in_sync_real().map(|BrokerId(id)| id).collect(),
+    };
+    if let Some(trouble) = &led.trouble {
+        trouble.show(&mut report);
     }
+    report
 }
 
 fn state(led: &Led, is_unheard: bool) -> (PartitionState, Option<Reason>) {

@@ -142,8 +142,12 @@ impl LeaderTask {
         };
         let mut led = match (next, adoption, empty) {
             (Some(led), _, _) => led,
-            (None, Some(adoption), _) => Led::adopted(adoption, mirror, seats, assignment, now),
-            (None, None, Some(history)) => Led::fresh(key, history, mirror, seats, assignment, now),
+            (None, Some(adoption), _) => Led::adopted(adoption, mirror, seats, assignment, now)
+                .with_lineage(self.lineages.remove(&key)),
+            (None, None, Some(history)) => {
+                self.lineages.remove(&key);
+                Led::fresh(key, history, mirror, seats, assignment, now)
+            }
             (None, None, None) => {
                 if self.wait_for_adoption(key, state.leader_epoch) {
                     tracing::info!(
@@ -162,6 +166,7 @@ impl LeaderTask {
         led.started_at = self.log_starts.remove(&key).or(led.started_at);
         self.led.insert(key, led);
         self.unknown.remove(&key);
+        self.tell_given_up(key);
         self.read_on(key);
         self.mark(key);
     }
@@ -185,6 +190,7 @@ impl LeaderTask {
         if let Some(orders) = self.sources.get(&led.mirror().link) {
             let _stopped = orders.send(Order::Stop(key));
         }
+        self.lineages.insert(key, led.lineage);
         self.mark(key);
     }
 }

@@ -20,6 +20,7 @@ use super::unknown::Waiting;
 use crate::image::{Delta, Image};
 use crate::mirror::decision::Decision;
 use crate::mirror::event::Event;
+use crate::mirror::lineage::SourceLineage;
 use crate::mirror::revival::Revivals;
 use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::isr::{IsrOutcome, IsrRequest};
@@ -92,6 +93,8 @@ pub struct LeaderTask {
     pub(super) decisions: HashMap<PartitionKey, Decision>,
     /// Where the logs of partitions that we led started.
     pub(super) log_starts: HashMap<PartitionKey, Offset>,
+    /// The source's epochs of what partitions hold that we do not lead.
+    pub(super) lineages: HashMap<PartitionKey, SourceLineage>,
     pub(super) sources: HashMap<LinkName, Orders>,
     pub(super) sessions: Sessions,
     pub(super) parked: HashMap<SessionId, Parked>,
@@ -129,6 +132,7 @@ impl LeaderTask {
             unknown: HashMap::new(),
             decisions: HashMap::new(),
             log_starts: HashMap::new(),
+            lineages: HashMap::new(),
             sources: HashMap::new(),
             sessions: Sessions::default(),
             parked: HashMap::new(),
@@ -228,6 +232,17 @@ impl LeaderTask {
             }
             Command::Unknown(reply) => {
                 let _gone = reply.send(self.unknown());
+            }
+            Command::Cut(cut) => self.on_cut(cut),
+            Command::RestoreLineages(lineages) => {
+                for (key, lineage) in lineages {
+                    self.lineages.entry(key).or_insert(lineage);
+                }
+            }
+            Command::Lineages(reply) => {
+                let led = self.led.iter().map(|(&key, led)| (key, led.lineage.clone()));
+                let all = self.lineages.iter().map(|(&key, lineage)| (key, lineage.clone()));
+                let _gone = reply.send(all.chain(led).collect());
             }
             Command::Mirrors(reply) => {
                 let _gone = reply.send(self.mirrors.values().cloned().collect());

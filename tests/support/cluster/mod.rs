@@ -1,5 +1,6 @@
 //! Stock Kafka clusters in KRaft mode as plain processes on 127.0.0.1.
 
+mod disks;
 mod format;
 pub mod ports;
 mod spec;
