@@ -192,13 +192,15 @@ impl Session {
         })
     }
 
-    /// Another connection may name topics in another way.
+    /// Another connection may name topics in another way, and what is at its other end may have
+    /// another log: a connection that was closed between two fetches tells nobody.
     fn name_anew(&mut self) {
         let partitions: Vec<_> = self.partitions.drain().map(|(_, p)| p).collect();
         self.names.clear();
         self.dirty.clear();
         self.full.clear();
-        for partition in partitions {
+        for mut partition in partitions {
+            partition.doubt();
             self.insert(partition);
         }
     }
