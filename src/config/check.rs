@@ -283,6 +283,17 @@ fn relations(config: &Config, raw: &RawFile, findings: &mut Findings) {
             let text = format!("another link is named \"{}\" too; rename one", link.name);
             findings.problems.push(here.problem(text));
         }
+        let rival = config.links[..at]
+            .iter()
+            .find_map(|other| shared_mirror(link, other).map(|mirror| (other, mirror)));
+        if let Some((other, mirror)) = rival {
+            let text = format!(
+                "would mirror a topic as \"{mirror}\", and so would link \"{}\"; a mirror has one \
+                 source: exclude the topic in one of them, or set topics.rename_prefix",
+                other.name
+            );
+            findings.problems.push(here.problem(text));
+        }
         let shared = config
             .destination
             .bootstrap
@@ -298,6 +309,27 @@ fn relations(config: &Config, raw: &RawFile, findings: &mut Findings) {
             findings.problems.push(here.problem(text));
         }
     }
+}
+
+/// A mirror name that two links both ask for. Literal patterns and prefixes are tried; two regular
+/// expressions that have a name in common are not found out.
+fn shared_mirror(one: &LinkConfig, other: &LinkConfig) -> Option<String> {
+    let filter = |link: &LinkConfig| TopicFilter::new(&link.topics.include, &link.topics.exclude);
+    let (ours, theirs) = (filter(one).ok()?, filter(other).ok()?);
+    let wants = |link: &LinkConfig, filter: &TopicFilter, mirror: &str| {
+        let source = mirror.strip_prefix(link.topics.rename_prefix.as_str());
+        source.is_some_and(|source| !source.is_empty() && filter.decide(source).is_included())
+    };
+    let names = [one, other].into_iter().flat_map(|link| {
+        let patterns = link.topics.include.iter().filter(|pattern| !pattern.starts_with('/'));
+        patterns.flat_map(|pattern| {
+            let stem = pattern.trim_end_matches('*');
+            let mirror = format!("{}{stem}", link.topics.rename_prefix);
+            [format!("{mirror}0"), mirror]
+        })
+    });
+    let mut names = names.filter(|name| wants(one, &ours, name) && wants(other, &theirs, name));
+    names.next()
 }
 
 fn listeners_do_not_clash(config: &Config, raw: &RawFile, findings: &mut Findings) {

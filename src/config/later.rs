@@ -17,26 +17,17 @@ pub fn refuse_security(section: &Section<'_>) {
     }
 }
 
-/// What happens at a divergence: so far the partition stops. At a gap both policies are known.
+/// What happens at a gap or a divergence.
 pub fn refuse_policies(section: &Section<'_>) {
-    for (key, other, is_known) in
-        [("on_gap", "continue", true), ("on_divergence", "truncate", false)]
-    {
+    for (key, other) in [("on_gap", "continue"), ("on_divergence", "truncate")] {
         let Some(policy) = section.string(key) else {
             continue;
         };
-        let text = match policy.value.as_str() {
-            "stop" => continue,
-            value if value == other && is_known => continue,
-            value if value == other => {
-                format!("\"{other}\" is not yet supported; write \"stop\"")
-            }
-            value if is_known => {
-                format!("\"{value}\" is no policy; write \"stop\" or \"{other}\"")
-            }
-            value => format!("\"{value}\" is no policy; write \"stop\""),
-        };
-        section.report(policy.problem(text));
+        let value = policy.value.as_str();
+        if value != "stop" && value != other {
+            let text = format!("\"{value}\" is no policy; write \"stop\" or \"{other}\"");
+            section.report(policy.problem(text));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::mirror::decision::Policies;
 use crate::tail::StartAt;
 
 const GOOD: &str = r#"
@@ -121,6 +122,29 @@ fn relations_are_checked() {
     assert!(clash.contains("shares its port with listener PLAINTEXT"), "{clash}");
     let ourselves = complaint("\"d1:9092\"", "\"mirror1:9192\"");
     assert!(ourselves.contains("name only real brokers"), "{ourselves}");
+}
+
+#[test]
+fn a_truncation_is_followed_only_where_the_file_says_so() {
+    assert_eq!(parse(GOOD).unwrap().links[0].topics.policies, Policies::default());
+    let text = GOOD.replacen("include =", "on_divergence = \"truncate\"\ninclude =", 1);
+    assert!(parse(&text).unwrap().links[0].topics.policies.follows_truncations);
+    let policy = complaint("include =", "on_divergence = \"cut\"\ninclude =");
+    assert!(policy.contains("write \"stop\" or \"truncate\""), "{policy}");
+}
+
+#[test]
+fn two_links_do_not_ask_for_the_same_mirror() {
+    let second = |topics: &str| {
+        let source =
+            "[[link]]\nname = \"west\"\n[link.source]\nbootstrap_servers = [\"w1:9092\"]\n";
+        parse(&format!("{GOOD}\n{source}[link.topics]\n{topics}\n"))
+    };
+    let first = parse(GOOD).unwrap().links[0].topics.include.join(" ");
+    let clash = second("include = [\"*\"]").unwrap_err();
+    assert!(clash.contains("and so would link \"east\""), "{clash}; {first}");
+    second("include = [\"*\"]\nrename_prefix = \"west.\"").unwrap();
+    second("include = [\"nothing-of-the-other\"]").unwrap();
 }
 
 #[test]

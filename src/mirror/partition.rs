@@ -5,6 +5,7 @@
 //! the high watermark (every in-sync real replica has fetched in this epoch) and the log start (the
 //! source said it, and its lineage was checked).
 
+mod beginning;
 mod in_sync;
 mod log_start;
 mod parting;
@@ -12,6 +13,7 @@ mod parting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub use self::beginning::Beginning;
 use self::in_sync::Pending;
 pub use self::in_sync::{Candidate, IsrProposal};
 use self::log_start::SourceStart;
@@ -31,38 +33,6 @@ pub struct Assignment {
     pub replicas: Vec<BrokerId>,
     /// In-sync replicas, seats included.
     pub in_sync: Vec<BrokerId>,
-}
-
-/// What is known of the log when leadership begins.
-#[derive(Clone, Debug)]
-pub enum Beginning {
-    /// It holds nothing: copying begins where the link's configuration says.
-    Fresh {
-        /// Epochs in which others led it and appended nothing.
-        history: EpochHistory,
-    },
-    /// We followed the leader before us up to its end.
-    Continued {
-        /// Epochs up to `log_end`.
-        history: EpochHistory,
-        /// End of the log of the leader before us.
-        log_end: Offset,
-        /// Its log start.
-        log_start: Offset,
-        /// The high watermark, where it is known from an epoch of our own; or what a replica knew of
-        /// it, which is never above it.
-        high_watermark: Option<Offset>,
-    },
-    /// By a decision the log ends at `at` from now on, and every replica that has more is told to cut
-    /// it, the in-sync ones too. Only in a new leader epoch: old and new batches must not share one.
-    Cut {
-        /// Epochs up to `at`.
-        history: EpochHistory,
-        /// Its new end, at the boundary of a batch, not below `log_start`.
-        at: Offset,
-        /// Its log start.
-        log_start: Offset,
-    },
 }
 
 /// One fetch of a follower.

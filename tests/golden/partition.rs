@@ -1,7 +1,7 @@
 //! Plays `partition*.txt`: leadership over one mirror partition.
 //!
 //! ```text
-//! lead EPOCH replicas=9001,1,2 [isr=9001,1] [fresh | log=START..END history=EPOCH:START,... [committed=N]]
+//! lead EPOCH replicas=9001,1,2 [isr=9001,1] [fresh | log=START..END history=EPOCH:START,... [committed=N | cut=OFFSET]]
 //! image partition_epoch=N [replicas=..] [isr=..]   the metadata log changed the partition
 //! started OFFSET                  the source said where a fresh copy begins
 //! append END                      batches up to END are in memory
@@ -113,11 +113,17 @@ fn lead(state: &mut State, words: &[&str]) {
             EpochStart { epoch: LeaderEpoch(epoch.parse().unwrap()), start: offset(start) }
         });
         let history = EpochHistory::from_starts(steps).unwrap();
-        Beginning::Continued {
-            history,
-            log_end: offset(log_end),
-            log_start: offset(log_start),
-            high_watermark: option(words, "committed").map(Offset),
+        if let Some(at) = option(words, "cut").map(Offset) {
+            let mut history = history;
+            history.cut(at);
+            Beginning::Cut { history, at, log_start: offset(log_start) }
+        } else {
+            Beginning::Continued {
+                history,
+                log_end: offset(log_end),
+                log_start: offset(log_start),
+                high_watermark: option(words, "committed").map(Offset),
+            }
         }
     };
     let seats = BTreeSet::from([SEAT]);

@@ -234,3 +234,82 @@ fn make_anew(source: &Cluster, topic: &str, count: i64) -> Result<()> {
     })?;
     produce(source, topic, "anew", count)
 }
+
+/// A real unclean election: the only in-sync replica of the source dies, one that lacks its last
+/// records leads, and takes others.
+#[test]
+fn a_truncation_at_the_source_is_followed_where_the_file_says_so() {
+    scenario("truncation", |workspace| {
+        let mut story = Truncation::start(workspace)?;
+        // We lead: the copy is cut in our next leader epoch.
+        story.lose_records(2, 1)?;
+        story.wait_followed(1)?;
+        // We are away: the copy is cut by our return.
+        story.write_to_the_last_replica(1)?;
+        story.daemon.stop()?;
+        story.elect_the_other(2, 1)?;
+        story.daemon.start_again()?;
+        story.wait_followed(2)
+    });
+}
+
+struct Truncation {
+    source: Cluster,
+    destination: Cluster,
+    daemon: Daemon,
+}
+
+impl Truncation {
+    fn start(workspace: &Workspace) -> Result<Self> {
+        let spec = ClusterSpec::new("source").brokers(2).separate_controllers(1).heap_mb(320);
+        let source = spec.start_in(workspace)?;
+        let spec = ClusterSpec::new("destination").brokers(3).heap_mb(400);
+        let destination = spec.start_in(workspace)?;
+        let orders = NewTopic::new("orders", 1)
+            .assignment(vec![vec![1, 2]])
+            .config("unclean.leader.election.enable", true);
+        source.create_topic(&orders)?;
+        source.create_topic(&NewTopic::new("other", 1).assignment(vec![vec![1, 2]]))?;
+        produce(&source, "orders", "first", BEFORE)?;
+        let mut daemon = DaemonSpec::new(&source, &destination, &["*"])
+            .line("link.topics", "on_divergence = \"truncate\"")
+            .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+        daemon.wait_ready()?;
+        wait_identical(&source, &destination, "orders", "orders", DEADLINE)?;
+        Ok(Self { source, destination, daemon })
+    }
+
+    /// Stops `follower`, writes what only `leader` has, and lets it lead no more.
+    fn lose_records(&mut self, follower: i32, leader: i32) -> Result<()> {
+        self.write_to_the_last_replica(follower)?;
+        self.elect_the_other(leader, follower)
+    }
+
+    fn write_to_the_last_replica(&mut self, follower: i32) -> Result<()> {
+        self.source.stop(follower)?;
+        produce(&self.source, "orders", "to be lost", 10)?;
+        wait_identical_end(&self.source, &self.destination, "orders")
+    }
+
+    fn elect_the_other(&mut self, leader: i32, other: i32) -> Result<()> {
+        self.source.kill(leader)?;
+        self.source.start_again(other)?;
+        produce(&self.source, "orders", "another history", 5)?;
+        self.source.start_again(leader)?;
+        self.source.wait_ready()
+    }
+
+    fn wait_followed(&self, times: usize) -> Result<()> {
+        wait_identical(&self.source, &self.destination, "orders", "orders", DEADLINE)?;
+        eventually(DEADLINE, "both source replicas in sync", || {
+            let partition = self.source.any_judge()?.partition("orders", 0)?;
+            ensure!(partition.in_sync.len() == 2, "{partition:?}");
+            Ok(())
+        })?;
+        let log = self.daemon.log_text()?;
+        let said: Vec<_> = log.lines().filter(|line| line.contains("COPY_TRUNCATED")).collect();
+        ensure!(said.len() == times, "{said:#?}");
+        produce(&self.source, "other", "flows", 5)?;
+        wait_identical(&self.source, &self.destination, "other", "other", DEADLINE)
+    }
+}
