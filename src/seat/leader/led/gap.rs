@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Led;
 use crate::mirror::event::EventKind;
 use crate::tail::buffer::{Chunk, ChunkBatch};
+use crate::tail::marks::SourceMarks;
 use crate::tail::{Bounds, StartAt, Trouble};
 use crate::types::Offset;
 use crate::wire::batch;
@@ -57,6 +58,7 @@ impl Led {
             bytes,
             records: 0,
             source_epoch: self.source_epoch,
+            marks: SourceMarks::default(),
             max_timestamp: -1,
         });
         self.leadership.on_append(end);
