@@ -236,6 +236,7 @@ mod tests {
             batches: vec![ChunkBatch { next_offset: Offset(9), end: 8 }],
             records: 0,
             source_epoch: LeaderEpoch::UNKNOWN,
+            marks: SourceMarks::default(),
             max_timestamp: -1,
         };
         refills.on_refilled(behind, Some(chunk));

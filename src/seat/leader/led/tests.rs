@@ -3,6 +3,7 @@
 use super::*;
 use crate::mirror::decision::Policies;
 use crate::tail::buffer::{Chunk, ChunkBatch};
+use crate::tail::marks::SourceMarks;
 use crate::types::{BrokerEpoch, TopicId, Uuid};
 
 const NOW: Duration = Duration::ZERO;
@@ -55,6 +56,7 @@ fn data(led: &mut Led, offsets: std::ops::Range<i64>, log: std::ops::Range<i64>)
         batches: vec![ChunkBatch { next_offset: Offset(offsets.end), end: 100 }],
         records: 1,
         source_epoch: LeaderEpoch(4),
+        marks: SourceMarks::default(),
         max_timestamp: 0,
     };
     arrive(led, ArrivalKind::Data { chunk, bounds: bounds(log) })
