@@ -146,8 +146,7 @@ impl Leadership {
         };
         leadership.track_followers(now);
         if is_cut {
-            // Where it begins was decided. A history that does not allow it stays closed: then
-            // replicas are told to wait.
+            // A history that does not allow it stays closed: then replicas are told to wait.
             let _closed = leadership.open(log_end);
         }
         leadership
