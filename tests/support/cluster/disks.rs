@@ -39,7 +39,10 @@ impl Cluster {
             ensure!(node.process.is_none(), "node {} runs", node.id);
             std::fs::remove_dir_all(&node.log_dir)?;
             match &formatted {
-                None => format::format(&self.dist, &self.cluster_id, &node.properties)?,
+                None => {
+                    let release = self.spec.release_version.as_deref();
+                    format::format(&self.dist, &self.cluster_id, &node.properties, release)?;
+                }
                 Some(formatted) => format::format_alike(formatted, &node.log_dir, node.id)?,
             }
             formatted.get_or_insert_with(|| node.log_dir.clone());
