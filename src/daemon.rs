@@ -2,8 +2,10 @@
 
 mod destination;
 mod followers;
+mod journal;
 mod leave;
 mod report;
+mod signals;
 mod strays;
 
 use std::sync::Arc;
@@ -12,17 +14,18 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::destination::{DestinationParts, client_config};
+use self::journal::Told;
 use self::leave::Leave;
 pub use self::leave::leave_for_stopped;
 use self::report::ReportTask;
+use self::signals::stop_at_signal;
 use self::strays::start_strays;
-use crate::admin::{Admin, Metrics};
+use crate::admin::{Admin, Kept, Metrics};
 use crate::client::{ClientConfig, Dialer};
 use crate::config::Config;
 use crate::gateway::{self, ListenerName};
@@ -44,7 +47,7 @@ use crate::seat::registration::{AdvertisedListener, Identity};
 use crate::seat::replica::Replicas;
 use crate::tail::Arrivals;
 use crate::tail::budget::MemoryBudget;
-use crate::tail::events::{Events, EventsSeen};
+use crate::tail::events::Events;
 use crate::types::{BrokerEpoch, Offset};
 
 /// How long leadership may take to pass to others when we stop.
@@ -62,10 +65,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let admin = Admin::bind(config.daemon.http).await?;
     tracing::info!(http = %admin.address(), "HTTP API");
     let (reports, reported) = watch::channel(Arc::<ClusterReport>::default());
+    let (stored, kept) = watch::channel(None);
     let served = CancellationToken::new();
     let (leave, leave_requests) = mpsc::channel(1);
-    let serving = tokio::spawn(admin.serve(reported, metrics, leave, served.clone()));
-    let outcome = run_seat(&config, Surroundings::default(), reports, leave_requests, stop).await;
+    let serving = tokio::spawn(admin.serve(reported, kept, metrics, leave, served.clone()));
+    let api = Api { reports, stored, leave_requests };
+    let outcome = run_seat(&config, Surroundings::default(), api, stop).await;
     served.cancel();
     let _ended = serving.await;
     outcome
@@ -74,16 +79,33 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 async fn run_seat(
     config: &Config,
     world: Surroundings,
-    reports: watch::Sender<Arc<ClusterReport>>,
-    leave: mpsc::Receiver<MirrorReplicas>,
+    api: Api,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let client = client_config(config, world.dialer);
     let found = DestinationParts::find(config, &client, &stop).await?;
     let Some(destination) = found else { return Ok(()) };
-    let daemon =
-        Daemon::start(config, &client, destination, world.followers, reports, leave, &stop);
+    let daemon = Daemon::start(config, &client, destination, world.followers, api, &stop);
     daemon.await?.run_until(stop).await
+}
+
+/// In the simulation followers come without a listener.
+fn serve_simulated(
+    followers: Option<mpsc::UnboundedReceiver<DuplexStream>>,
+    shared: &Shared,
+    seen: &Seen,
+    tasks: &mut JoinSet<()>,
+) {
+    if let Some(followers) = followers {
+        tasks.spawn(followers::serve(shared.leader.clone(), seen.image.clone(), followers));
+    }
+}
+
+/// The daemon's ends of what the HTTP API shows and takes.
+struct Api {
+    reports: watch::Sender<Arc<ClusterReport>>,
+    stored: watch::Sender<Option<Kept>>,
+    leave_requests: mpsc::Receiver<MirrorReplicas>,
 }
 
 /// What the daemon meets instead of the network: nothing, but in the simulation.
@@ -103,26 +125,9 @@ pub async fn simulate(
     reports: watch::Sender<Arc<ClusterReport>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    run_seat(config, world, reports, mpsc::channel(1).1, stop).await
-}
-
-fn stop_at_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: handing leadership over first; a second signal ends at once");
-        stop.cancel();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::warn!("ending at once; the destination notices when our session times out");
-        std::process::abort();
-    })
+    let (stored, _kept) = watch::channel(None);
+    let leave_requests = mpsc::channel(1).1;
+    run_seat(config, world, Api { reports, stored, leave_requests }, stop).await
 }
 
 /// The running parts.
@@ -145,8 +150,7 @@ impl Daemon {
         client: &ClientConfig,
         destination: DestinationParts,
         followers: Option<mpsc::UnboundedReceiver<DuplexStream>>,
-        reports: watch::Sender<Arc<ClusterReport>>,
-        leave_requests: mpsc::Receiver<MirrorReplicas>,
+        api: Api,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let (identity, incarnation) = identity(config, &destination.facts);
@@ -185,20 +189,20 @@ impl Daemon {
             standing: standing_seen,
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(forget_events(events_seen));
-        let shared =
-            start_leader(config, &destination, &seen, deltas_seen, events.clone(), &mut tasks);
+        let journal = if followers.is_some() { journal::none } else { journal::start };
+        let happened = (events.clone(), events_seen);
+        let (told, kept) = journal(config, &destination, &seen, happened, &mut tasks);
+        api.stored.send_replace(Some(kept));
+        let shared = start_leader(config, &destination, &seen, deltas_seen, told, &mut tasks);
         let (listeners, drained) =
             start_gateway(config, &destination, &seen, &shared.leader, listeners);
-        if let Some(followers) = followers {
-            tasks.spawn(followers::serve(shared.leader.clone(), seen.image.clone(), followers));
-        }
+        serve_simulated(followers, &shared, &seen, &mut tasks);
         let links = start_links(config, client, &destination, &seen, &shared, stop, &mut tasks)?;
         let strays =
             start_strays(config, &destination, &seen, &shared.leader, events.clone(), &mut tasks);
         let (leaving, leaving_seen) = watch::channel(None);
         let leave = Leave {
-            requests: leave_requests,
+            requests: api.leave_requests,
             report: leaving,
             seat: config.daemon.broker_id,
             destination: destination.cluster.clone(),
@@ -213,7 +217,7 @@ impl Daemon {
             strays,
             leaving: leaving_seen,
             budget: shared.budget,
-            reports,
+            reports: api.reports,
         };
         tasks.spawn(report.run());
         Ok(Self { seat, incarnation, metadata, wish, leave, drained, listeners, tasks })
@@ -296,14 +300,7 @@ struct Shared {
     bumps: EpochBumps,
     arrivals: Arrivals,
     budget: MemoryBudget,
-    events: Events,
-}
-
-/// They were logged and counted when they were sent; the journal keeps them later.
-async fn forget_events(mut events: EventsSeen) {
-    while events.next().await.is_some() {}
-    // None of the daemon's parts ends by itself.
-    std::future::pending().await
+    told: Told,
 }
 
 fn identity(config: &Config, facts: &Destination) -> (Identity, Incarnation) {
@@ -361,7 +358,7 @@ fn start_leader(
     destination: &DestinationParts,
     seen: &Seen,
     deltas: mpsc::UnboundedReceiver<(Arc<Image>, Delta)>,
-    events: Events,
+    told: Told,
     tasks: &mut JoinSet<()>,
 ) -> Shared {
     let budget = MemoryBudget::new(config.daemon.memory_bytes);
@@ -386,7 +383,8 @@ fn start_leader(
         refills,
         bumps: bumps.clone(),
         report,
-        events: events.clone(),
+        events: told.events.clone(),
+        notes: told.notes.clone(),
     };
     let task = LeaderTask::new(leader_config, image, registration, outputs);
     let inputs = LeaderInputs {
@@ -419,7 +417,7 @@ fn start_leader(
         requests: bumps_wanted,
     };
     tasks.spawn(bump.run());
-    Shared { leader, led, bumps, arrivals, budget, events }
+    Shared { leader, led, bumps, arrivals, budget, told }
 }
 
 fn start_gateway(
@@ -471,7 +469,9 @@ fn start_links(
             arrivals: shared.arrivals.clone(),
             budget: shared.budget.clone(),
             client: client.clone(),
-            events: shared.events.clone(),
+            events: shared.told.events.clone(),
+            notes: shared.told.notes.clone(),
+            journal: shared.told.journal.clone(),
         };
         let (link, report) =
             Link::new(link, parts).with_context(|| format!("set up link {}", link.name))?;

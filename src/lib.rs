@@ -33,6 +33,7 @@ pub mod mirror;
 pub mod planted;
 pub mod seat;
 pub mod source;
+pub mod store;
 pub mod tail;
 pub mod types;
 pub mod wire;

@@ -12,6 +12,7 @@ mod kafka {
     mod fidelity;
     mod harness;
     mod in_sync;
+    mod journal;
     mod kill_loop;
     mod lineage;
     mod log_start;

@@ -1,7 +1,9 @@
-//! HTTP: health, metrics, links, mirrors and the status page. It reads the daemon's report and
-//! decides nothing; commands will come with the operations that they start.
+//! HTTP: health, metrics, links, mirrors, events and the status page. It reads the daemon's report
+//! and decides nothing; what an operator asks for becomes an operation in the journal.
 
+pub mod kept;
 mod metrics;
+pub mod resume;
 mod routes;
 pub mod view;
 
@@ -18,6 +20,7 @@ pub use routes::{ApiError, ErrorBody, LeaveRequest};
 
 use crate::mirror::report::ClusterReport;
 use crate::seat::leave::MirrorReplicas;
+use crate::store::{JournalHandle, RecentEvents};
 
 /// How often histograms are folded, so that they do not grow while nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -27,6 +30,12 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The latest report of the daemon.
 pub type Reports = watch::Receiver<Arc<ClusterReport>>;
+
+/// What is durable: the journal and the log of events.
+pub type Kept = (JournalHandle, RecentEvents);
+
+/// The same once the destination was found.
+pub type KeptLater = watch::Receiver<Option<Kept>>;
 
 /// Why the HTTP API is not there.
 #[derive(Debug, thiserror::Error)]
@@ -69,12 +78,13 @@ impl Admin {
     pub async fn serve(
         self,
         reports: Reports,
+        kept: KeptLater,
         metrics: Metrics,
         leave: mpsc::Sender<MirrorReplicas>,
         stop: CancellationToken,
     ) {
         let upkeep = tokio::spawn(fold_histograms(metrics.clone()));
-        let router = routes::router(reports, metrics, leave);
+        let router = routes::router(reports, kept, metrics, leave);
         let stopped = stop.clone().cancelled_owned();
         let server = axum::serve(self.listener, router).with_graceful_shutdown(stopped);
         tokio::select! {

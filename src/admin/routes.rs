@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::view::{Link, Links, Mirrors};
-use super::{Metrics, Reports};
+use super::{KeptLater, Metrics, Reports, kept, resume};
 use crate::mirror::report::{ClusterReport, LinkReport, SeatReport, TopicReport};
 use crate::seat::leave::MirrorReplicas;
 
@@ -19,9 +19,10 @@ const PAGE_POLICY: &str =
     "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
 
 #[derive(Clone)]
-struct Shared {
-    reports: Reports,
+pub(super) struct Shared {
+    pub(super) reports: Reports,
     metrics: Metrics,
+    pub(super) kept: KeptLater,
     leave: mpsc::Sender<MirrorReplicas>,
 }
 
@@ -59,13 +60,14 @@ pub struct ApiError {
     pub offset: Option<i64>,
 }
 
-struct Refusal {
+#[derive(Debug)]
+pub(super) struct Refusal {
     status: StatusCode,
-    error: ApiError,
+    pub(super) error: ApiError,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, code: &str, message: String) -> Self {
+    pub(super) fn new(status: StatusCode, code: &str, message: String) -> Self {
         let code = code.to_owned();
         let error = ApiError { code, message, topic: None, partition: None, offset: None };
         Self { status, error }
@@ -81,6 +83,7 @@ impl IntoResponse for Refusal {
 /// All paths.
 pub fn router(
     reports: Reports,
+    kept: KeptLater,
     metrics: Metrics,
     leave_requests: mpsc::Sender<MirrorReplicas>,
 ) -> Router {
@@ -94,7 +97,11 @@ pub fn router(
         .route("/v1/links", get(links))
         .route("/v1/links/{link}", get(link))
         .route("/v1/links/{link}/mirrors", get(mirrors))
+        .route("/v1/links/{link}/{verb}", axum::routing::post(resume::post))
         .route("/v1/links/{link}/mirrors/{topic}", get(mirror))
+        .route("/v1/journal", get(kept::journal))
+        .route("/v1/events", get(kept::events))
+        .route("/v1/operations/{id}", get(kept::operation))
         .fallback(async || {
             let message = "there is nothing at this path".to_owned();
             Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)
@@ -103,7 +110,7 @@ pub fn router(
             let message = "this path does not take this method".to_owned();
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message)
         })
-        .with_state(Shared { reports, metrics, leave: leave_requests })
+        .with_state(Shared { reports, metrics, kept, leave: leave_requests })
 }
 
 async fn page() -> impl IntoResponse {
@@ -174,7 +181,10 @@ async fn mirror(
     })
 }
 
-fn find_link<'a>(report: &'a ClusterReport, name: &str) -> Result<&'a LinkReport, Refusal> {
+pub(super) fn find_link<'a>(
+    report: &'a ClusterReport,
+    name: &str,
+) -> Result<&'a LinkReport, Refusal> {
     report.links.iter().find(|link| link.name == name).ok_or_else(|| {
         let message = format!("there is no link {name}");
         Refusal::new(StatusCode::NOT_FOUND, "LINK_NOT_FOUND", message)

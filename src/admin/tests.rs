@@ -2,10 +2,12 @@
 
 use super::view::{Links, Mirrors};
 use super::*;
+use crate::mirror::ledger::{OperationEntry, OperationKind, OperationState};
 use crate::mirror::report::{
     LinkReport, LinkState, PartitionReport, PartitionState, Reason, SeatReport, TopicReport,
 };
 use crate::mirror::topic::MirrorState;
+use crate::store::{JournalState, View};
 
 fn partition(number: i32, source_end: i64, high_watermark: i64) -> PartitionReport {
     let lag = u64::try_from(source_end - high_watermark).unwrap();
@@ -26,6 +28,7 @@ fn partition(number: i32, source_end: i64, high_watermark: i64) -> PartitionRepo
         records_total: 10,
         batches_total: 2,
         in_sync: vec![1, 2],
+        failure: None,
     }
 }
 
@@ -64,14 +67,30 @@ fn report() -> ClusterReport {
     }
 }
 
+/// A journal that remembers one operation, and no events.
+fn kept() -> KeptLater {
+    let operation = OperationEntry {
+        operation: OperationKind::ResumeFailed,
+        link: "east".to_owned(),
+        state: OperationState::Done,
+        requested: 1,
+        since: 2,
+        partitions: Vec::new(),
+    };
+    let mut view = View { state: JournalState::Newer(7), ..View::default() };
+    view.ledger.operations.insert("17".to_owned(), operation);
+    watch::channel(Some((JournalHandle::fixed(view), RecentEvents::empty()))).1
+}
+
 /// Status and body of each path, from a server of its own that also stops.
 async fn answers(report: ClusterReport, paths: &[&str]) -> Vec<(u16, String)> {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = admin.address();
     let (_reporter, reports) = watch::channel(Arc::new(report));
     let stop = CancellationToken::new();
+    let leave = mpsc::channel(1).0;
     let served =
-        tokio::spawn(admin.serve(reports, Metrics::detached(), mpsc::channel(1).0, stop.clone()));
+        tokio::spawn(admin.serve(reports, kept(), Metrics::detached(), leave, stop.clone()));
     let urls: Vec<_> = paths.iter().map(|path| format!("http://{address}{path}")).collect();
     let asked = tokio::task::spawn_blocking(move || {
         let agent: ureq::Agent =
@@ -120,6 +139,18 @@ async fn a_mirror_is_shown_with_its_partitions() {
     let found = answers(report(), &["/v1/links/east/mirrors/orders"]).await;
     let topic: TopicReport = serde_json::from_str(&found[0].1).unwrap();
     assert_eq!(topic, report().links[0].topics[0]);
+}
+
+#[tokio::test]
+async fn the_journal_and_its_operations_are_shown() {
+    let paths = ["/v1/journal", "/v1/operations/17", "/v1/operations/18", "/v1/events?limit=x"];
+    let found = answers(report(), &paths).await;
+    let journal: kept::JournalView = serde_json::from_str(&found[0].1).unwrap();
+    assert_eq!((journal.state.as_str(), journal.newer_schema), ("NewerSchema", Some(7)));
+    let operation: kept::Operation = serde_json::from_str(&found[1].1).unwrap();
+    assert_eq!((operation.id.as_str(), operation.entry.since), ("17", 2));
+    assert_eq!((found[2].0, found[3].0), (404, 400));
+    assert!(found[2].1.contains("OPERATION_NOT_FOUND"), "{}", found[2].1);
 }
 
 #[tokio::test]

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Exit, Failure};
 use crate::admin::ErrorBody;
 
 /// A daemon on this machine answers at once; longer than this is a fault to report.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A daemon to ask.
 pub struct Api {
@@ -28,11 +29,23 @@ impl Api {
 
     /// The answer at a path.
     pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let mut answer = self
-            .agent
-            .get(format!("{}{path}", self.url))
-            .call()
-            .map_err(|error| self.unreachable(&error))?;
+        self.read(self.agent.get(format!("{}{path}", self.url)).call())
+    }
+
+    /// The answer to a command.
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        self.read(self.agent.post(format!("{}{path}", self.url)).send_json(body))
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<T, Failure> {
+        let mut answer = answer.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
         let body = answer.body_mut().read_to_vec().map_err(|error| self.unreachable(&error))?;
         if status.is_success() {
@@ -64,7 +77,11 @@ impl Api {
     fn refusal(&self, status: u16, body: &[u8]) -> Failure {
         match serde_json::from_slice::<ErrorBody>(body) {
             Ok(ErrorBody { error }) => {
-                let exit = if status == 404 { Exit::NotSo } else { Exit::Refused };
+                let exit = match status {
+                    404 => Exit::NotSo,
+                    503 => Exit::Unreachable,
+                    _ => Exit::Refused,
+                };
                 Failure::new(exit, format!("{} ({})", error.message, error.code))
             }
             Err(error) => self.not_ours(&error),

@@ -3,12 +3,16 @@
 
 mod api;
 mod check;
+mod events;
+mod links;
 mod logging;
+mod mirrors;
 mod repeats;
 mod run;
 mod seat;
 mod status;
 mod table;
+mod time;
 mod verify;
 
 use std::path::PathBuf;
@@ -83,6 +87,18 @@ enum Command {
     /// Our seat in the destination cluster.
     #[command(subcommand)]
     Seat(seat::Command),
+    /// Links and how they are.
+    Links {
+        #[command(subcommand)]
+        verb: links::Verb,
+    },
+    /// Mirrors, their partitions, and what to do about failed ones.
+    Mirrors {
+        #[command(subcommand)]
+        verb: mirrors::Verb,
+    },
+    /// The durable log of events: gaps, truncations, failures, with offsets.
+    Events(events::Arguments),
     /// Reads source and destination and compares them batch by batch; needs no daemon.
     Verify(verify::Arguments),
     /// Prints a script that completes commands in a shell.
@@ -152,6 +168,9 @@ impl Command {
             Self::Check { config, offline } => check::check(&config, offline, global.output),
             Self::Status { watch } => status::status(global, watch),
             Self::Seat(command) => command.execute(global),
+            Self::Links { verb } => links::links(&verb, global),
+            Self::Mirrors { verb } => mirrors::mirrors(&verb, global),
+            Self::Events(arguments) => events::events(&arguments, global),
             Self::Verify(arguments) => verify::verify(&arguments, global.output),
             Self::Completions { shell } => {
                 let mut script = Vec::new();

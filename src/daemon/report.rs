@@ -133,6 +133,7 @@ mod tests {
             records_total: 0,
             batches_total: 0,
             in_sync: vec![1],
+            failure: None,
         }
     }
 

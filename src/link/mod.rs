@@ -5,9 +5,12 @@ pub mod acceptance;
 pub mod config;
 pub mod divergence;
 mod logs;
+pub mod operations;
+mod pins;
 mod recover;
 pub mod rejoin;
 pub mod report;
+mod since;
 pub mod tail_check;
 pub mod topics;
 pub mod truncation;
@@ -28,15 +31,18 @@ use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::leader::{LeaderHandle, LeaderReport};
 use crate::seat::peers::Peers;
 use crate::source::{Source, SourceConfig};
+use crate::store::JournalHandle;
 use crate::tail::Arrivals;
 use crate::tail::budget::MemoryBudget;
 use crate::tail::events::Events;
+use crate::tail::notes::Notes;
 use crate::types::{BrokerEpoch, BrokerId};
 use acceptance::Failures;
 use config::LinkConfig;
+use operations::Operations;
 use rejoin::Rejoin;
 use report::Reporter;
-use topics::{TopicTask, TopicTaskConfig};
+use topics::{Kept, TopicTask, TopicTaskConfig};
 
 /// Between looks at the source's topics.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
@@ -70,6 +76,10 @@ pub struct LinkParts {
     pub client: ClientConfig,
     /// What a person may want to know later.
     pub events: Events,
+    /// What is to be durable soon.
+    pub notes: Notes,
+    /// Durable facts.
+    pub journal: JournalHandle,
 }
 
 /// One link, ready to run.
@@ -79,6 +89,7 @@ pub struct Link {
     reader: SourceReader,
     rejoin: Rejoin,
     reporter: Reporter,
+    operations: Operations,
 }
 
 #[derive(Debug)]
@@ -107,7 +118,11 @@ impl Link {
             parts.image.clone(),
             parts.registration.clone(),
             parts.leader.clone(),
-            parts.events.clone(),
+            Kept {
+                journal: parts.journal.clone(),
+                notes: parts.notes.clone(),
+                events: parts.events.clone(),
+            },
         );
         let reporter = Reporter {
             link: name.clone(),
@@ -115,6 +130,8 @@ impl Link {
             led: parts.led,
             failures: failures.subscribe(),
             image: parts.image.clone(),
+            journal: parts.journal.view(),
+            notes: parts.notes.clone(),
             reports,
         };
         let reader = SourceReader {
@@ -143,7 +160,14 @@ impl Link {
             bumps: parts.bumps,
             resting: HashMap::new(),
         };
-        Ok((Self { topics, reader, rejoin, reporter }, reported))
+        let operations = Operations {
+            link: config.name.clone(),
+            journal: parts.journal,
+            leader: reader.leader.clone(),
+            reports: reported.clone(),
+            events: rejoin.events.clone(),
+        };
+        Ok((Self { topics, reader, rejoin, reporter, operations }, reported))
     }
 
     /// Runs its tasks until told to stop. Tasks of their own: a slow one must not hold the others.
@@ -152,6 +176,7 @@ impl Link {
         tasks.spawn(self.reader.run(stop.clone()));
         tasks.spawn(self.topics.run(stop.clone()));
         tasks.spawn(self.rejoin.run(stop.clone()));
+        tasks.spawn(self.operations.run(stop.clone()));
         tasks.spawn(self.reporter.run(stop));
         while let Some(ended) = tasks.join_next().await {
             // A panic in one of them is the link's.

@@ -1,7 +1,6 @@
 //! What is said of one link: what the topic task, the leader task and the way back know, in one
 //! report. Decides nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::acceptance::{Failed, Failures};
+use super::since::Since;
 use super::topics::{TopicState, TopicStatus, TopicsStatus};
 use crate::image::{Image, PartitionImage, TopicImage};
 use crate::mirror::report::{
@@ -16,6 +16,8 @@ use crate::mirror::report::{
 };
 use crate::mirror::topic::MirrorState;
 use crate::seat::leader::LeaderReport;
+use crate::store::View;
+use crate::tail::notes::Notes;
 use crate::types::{LinkName, PartitionKey, TopicName};
 
 /// Between two reports.
@@ -34,6 +36,10 @@ pub struct Reporter {
     pub failures: watch::Receiver<Failures>,
     /// The destination.
     pub image: watch::Receiver<Arc<Image>>,
+    /// What the journal says.
+    pub journal: watch::Receiver<Arc<View>>,
+    /// What it is to say soon.
+    pub notes: Notes,
     /// Where reports go.
     pub reports: watch::Sender<LinkReport>,
 }
@@ -52,7 +58,7 @@ impl Reporter {
 
     /// Reports until told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let mut since: HashMap<TopicName, (MirrorState, Option<Reason>, i64)> = HashMap::new();
+        let mut since = Since::default();
         let mut interval = tokio::time::interval(INTERVAL);
         loop {
             tokio::select! {
@@ -60,14 +66,16 @@ impl Reporter {
                 _ = interval.tick() => {}
             }
             let mut topics = self.topics();
-            since.retain(|name, _| topics.iter().any(|topic| topic.topic == name.as_str()));
+            since.retain(&topics);
+            let image = self.image.borrow().clone();
+            let journal = self.journal.borrow().clone();
             for topic in &mut topics {
-                let now = (topic.state, topic.reason, topic.since);
-                let known = since.entry(TopicName::from(topic.topic.as_str())).or_insert(now);
-                if (known.0, known.1) != (now.0, now.1) {
-                    *known = (now.0, now.1, millis(SystemTime::now()));
+                let name = TopicName::from(topic.topic.as_str());
+                let id = image.topic_named(&name).map(|topic| topic.id);
+                let note = since.settle(topic, id, &journal.ledger, millis(SystemTime::now()));
+                if let Some(note) = note {
+                    self.notes.note(note);
                 }
-                topic.since = known.2;
             }
             self.publish(topics);
         }
@@ -179,22 +187,12 @@ fn not_led(
     };
     let seats = image.seats_of(known);
     let mut report = PartitionReport {
-        partition,
         state,
         reason,
-        leader: None,
-        leader_epoch: -1,
-        source_end_offset: None,
-        log_start_offset: None,
-        source_log_start_offset: None,
-        high_watermark: None,
-        log_end_offset: failed.map(|failed| failed.log_end.0),
-        lag_records: None,
-        lag_seconds: None,
-        bytes_total: 0,
-        records_total: 0,
-        batches_total: 0,
         in_sync: known.in_sync.iter().filter(|id| !seats.contains(id)).map(|id| id.0).collect(),
+        log_end_offset: failed.map(|failed| failed.log_end.0),
+        failure: failed.and_then(|failed| failed.trouble.failure_report()),
+        ..PartitionReport::unknown(partition)
     };
     if let Some(failed) = failed {
         failed.trouble.show(&mut report);

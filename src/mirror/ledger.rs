@@ -229,6 +229,43 @@ fn value<Entry: Serialize>(entry: &Entry) -> Vec<u8> {
     serde_json::to_vec(&ValueForm { schema: LEDGER_SCHEMA, entry }).unwrap_or_default()
 }
 
+/// Something that was observed and is to be durable soon: nothing waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The source epochs of what a mirror partition holds.
+    Lineage(PartitionKey, LineageEntry),
+    /// How a mirror is.
+    State {
+        /// Its topic id at the destination.
+        topic_id: TopicId,
+        /// How it is.
+        state: MirrorState,
+        /// Why.
+        reason: Option<Reason>,
+        /// Since when, in milliseconds since 1970.
+        since: i64,
+    },
+    /// The source's values that the lock replaced.
+    Restore {
+        /// The mirror's topic id at the destination.
+        topic_id: TopicId,
+        /// By config key.
+        restore: BTreeMap<String, String>,
+    },
+}
+
+impl Note {
+    /// Notes of one kind about one thing replace each other.
+    pub fn slot(&self) -> (u8, PartitionKey) {
+        let whole = |topic| PartitionKey { topic, partition: -1 };
+        match self {
+            Self::Lineage(key, _) => (0, *key),
+            Self::State { topic_id, .. } => (1, whole(*topic_id)),
+            Self::Restore { topic_id, .. } => (2, whole(*topic_id)),
+        }
+    }
+}
+
 /// What a record of the journal says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -325,6 +362,62 @@ impl Ledger {
             }
             Record::Removed(LedgerKey::Operation { id }) => {
                 self.operations.remove(&id);
+            }
+        }
+    }
+
+    /// What it says of one thing.
+    pub fn fact(&self, key: &LedgerKey) -> Option<Fact> {
+        match key {
+            LedgerKey::Journal => self.journal.clone().map(Fact::Journal),
+            LedgerKey::Link { link } => {
+                self.links.get(link).map(|entry| Fact::Link(link.clone(), entry.clone()))
+            }
+            LedgerKey::Mirror { topic_id } => {
+                self.mirrors.get(topic_id).map(|entry| Fact::Mirror(*topic_id, entry.clone()))
+            }
+            LedgerKey::Lineage { topic_id, partition } => {
+                let key = PartitionKey { topic: *topic_id, partition: *partition };
+                self.lineages.get(&key).map(|entry| Fact::Lineage(key, entry.clone()))
+            }
+            LedgerKey::Operation { id } => {
+                self.operations.get(id).map(|entry| Fact::Operation(id.clone(), entry.clone()))
+            }
+        }
+    }
+
+    /// Whether it says just this.
+    pub fn says(&self, fact: &Fact) -> bool {
+        self.fact(&fact.key()).as_ref() == Some(fact)
+    }
+
+    /// What a note changes; `None` where it is known already, or is about a mirror that is not.
+    pub fn noted(&self, note: &Note) -> Option<Fact> {
+        let fact = match note {
+            Note::Lineage(key, entry) => Fact::Lineage(*key, entry.clone()),
+            Note::State { topic_id, state, reason, since } => {
+                let mut entry = self.mirrors.get(topic_id)?.clone();
+                if (entry.state, entry.reason) == (*state, *reason) {
+                    return None;
+                }
+                (entry.state, entry.reason, entry.since) = (*state, *reason, *since);
+                Fact::Mirror(*topic_id, entry)
+            }
+            Note::Restore { topic_id, restore } => {
+                let mut entry = self.mirrors.get(topic_id)?.clone();
+                entry.restore.clone_from(restore);
+                Fact::Mirror(*topic_id, entry)
+            }
+        };
+        (!self.says(&fact)).then_some(fact)
+    }
+
+    /// Whether what a note is about is known here, so that the note can be settled.
+    pub fn knows(&self, note: &Note) -> bool {
+        match note {
+            Note::Lineage(..) => true,
+            Note::State { topic_id, .. } | Note::Restore { topic_id, .. } => {
+                self.mirrors.contains_key(topic_id)
             }
         }
     }

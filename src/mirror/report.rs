@@ -154,6 +154,45 @@ pub struct PartitionReport {
     pub batches_total: u64,
     /// Real brokers in sync.
     pub in_sync: Vec<i32>,
+    /// Why a person must decide, with both offsets; left out unless the state is `Failed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure: Option<FailureReport>,
+}
+
+impl PartitionReport {
+    /// A partition that we do not lead and of which nothing is known.
+    pub fn unknown(partition: i32) -> Self {
+        Self {
+            partition,
+            state: PartitionState::DestinationUnavailable,
+            reason: Some(Reason::SeatFenced),
+            leader: None,
+            leader_epoch: -1,
+            source_end_offset: None,
+            log_start_offset: None,
+            source_log_start_offset: None,
+            high_watermark: None,
+            log_end_offset: None,
+            lag_records: None,
+            lag_seconds: None,
+            bytes_total: 0,
+            records_total: 0,
+            batches_total: 0,
+            in_sync: Vec::new(),
+            failure: None,
+        }
+    }
+}
+
+/// Where copy and source stand against each other in a failed partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureReport {
+    /// End of the copy, where it matters.
+    pub offset: Option<i64>,
+    /// Where the source's log or epoch ends; for a gap: where its log starts.
+    pub source_offset: Option<i64>,
+    /// What is so.
+    pub text: String,
 }
 
 macro_rules! closed_set {

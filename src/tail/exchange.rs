@@ -10,7 +10,7 @@ use super::buffer::Chunk;
 use super::marks::LastBatch;
 use crate::mirror::decision::Failure;
 use crate::mirror::lineage::EpochHistory;
-use crate::mirror::report::{PartitionReport, Reason};
+use crate::mirror::report::{FailureReport, PartitionReport, Reason};
 use crate::types::{LinkName, Offset, OffsetAndEpoch, PartitionKey, TopicId, TopicPartition};
 
 /// Arrivals under way between source and seat; each is at most one answer of the source, and the
@@ -137,6 +137,16 @@ impl Trouble {
             Self::Corrupt { ours, .. } | Self::Format { ours, .. } => (Some(ours), None),
         };
         Some(Failure { reason: self.reason(), ours, source })
+    }
+
+    /// The same for people; `None` where it is retried.
+    pub fn failure_report(&self) -> Option<FailureReport> {
+        let failure = self.failure()?;
+        Some(FailureReport {
+            offset: failure.ours.map(|offset| offset.0),
+            source_offset: failure.source.map(|offset| offset.0),
+            text: self.to_string(),
+        })
     }
 
     /// Shows what it found of the source in a report.

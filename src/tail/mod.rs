@@ -6,6 +6,7 @@ pub mod buffer;
 pub mod events;
 mod exchange;
 pub mod marks;
+pub mod notes;
 
 pub use exchange::{
     Arrival, ArrivalKind, Arrivals, Bounds, Follow, Order, Orders, Room, StartAt, Trouble, exchange,

@@ -268,7 +268,7 @@ pub fn uncompressed_values(batch: &[u8]) -> impl Iterator<Item = Option<&[u8]>> 
     })
 }
 
-fn take_record<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn take_record<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(take_varint(rest)?).ok()?;
     let (record, after) = rest.split_at_checked(length)?;
     *rest = after;
@@ -285,7 +285,7 @@ fn record_value(mut record: &[u8]) -> Option<&[u8]> {
     record.get(..usize::try_from(value.max(0)).ok()?)
 }
 
-fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
+pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
     let mut raw = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;

@@ -4,5 +4,6 @@ pub mod batch;
 pub mod bounded;
 pub mod fetch_answer;
 pub mod frame;
+pub mod records;
 pub mod segments;
 pub mod shape;

@@ -13,6 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::super::pins::ClusterPin;
 use super::error::{Answered, TopicError};
 use crate::client::{Cluster, TopicMetadata, Topics};
 use crate::mirror::filter::TopicFilter;
@@ -55,8 +56,8 @@ pub(super) struct Discovery {
     pub(super) filter: TopicFilter,
     pub(super) interval: Duration,
     pub(super) configs_interval: Duration,
-    /// The cluster id that the source has to have; learnt at first contact where not configured.
-    pub(super) cluster_id: Option<String>,
+    /// The cluster id that the source has to have.
+    pub(super) cluster: ClusterPin,
     pub(super) found: watch::Sender<Discovered>,
     /// Somebody does not want to wait for the next look.
     pub(super) look_now: Arc<Notify>,
@@ -65,6 +66,7 @@ pub(super) struct Discovery {
 impl Discovery {
     /// Runs until nobody wants to know any more.
     pub(super) async fn run(mut self) {
+        self.cluster.ready().await;
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = BTreeMap::new();
@@ -110,7 +112,7 @@ impl Discovery {
         all_configs: bool,
     ) -> Result<(), TopicError> {
         let metadata = self.source.metadata(Topics::All).await?;
-        self.check_cluster(metadata.cluster_id)?;
+        self.check_cluster(metadata.cluster_id).await?;
         let included = metadata.topics.iter().filter(|topic| {
             !topic.is_internal && self.filter.decide(topic.name.as_str()).is_included()
         });
@@ -128,15 +130,12 @@ impl Discovery {
         Ok(())
     }
 
-    fn check_cluster(&mut self, found: Option<String>) -> Result<(), TopicError> {
+    async fn check_cluster(&mut self, found: Option<String>) -> Result<(), TopicError> {
         let found = found.ok_or(TopicError::NoClusterId)?;
-        match &self.cluster_id {
-            Some(expected) if *expected != found => {
-                Err(TopicError::OtherSource { expected: expected.clone(), found })
-            }
-            Some(_) => Ok(()),
-            None => {
-                self.cluster_id = Some(found);
+        match self.cluster.expected() {
+            Some(expected) if expected != found => Err(TopicError::OtherSource { expected, found }),
+            _ => {
+                self.cluster.on_found(&found).await;
                 Ok(())
             }
         }

@@ -18,18 +18,21 @@ use self::discovery::{Discovered, Discovery};
 pub use self::error::{Answered, TopicError};
 use self::status::Adjustments;
 pub use self::status::{ClusterTrouble, TopicState, TopicStatus, TopicsStatus};
+use super::pins::{ClusterPin, PinKeeper};
 use crate::client::{Cluster, Retry};
 use crate::image::{Delta, Image};
 use crate::mirror::decision::Policies;
 use crate::mirror::filter::TopicFilter;
 use crate::mirror::seats;
 use crate::mirror::topic_plan::{
-    Action, Binding, DestinationDefaults, Pins, SourceTopic, TopicRules, plan,
+    Action, Binding, DestinationDefaults, SourceTopic, TopicRules, plan,
 };
 use crate::mirror::topic_refusal::Refusal;
 use crate::seat::leader::{LeaderHandle, MirrorTopic};
+use crate::store::JournalHandle;
 use crate::tail::StartAt;
 use crate::tail::events::Events;
+use crate::tail::notes::Notes;
 use crate::types::{BrokerEpoch, BrokerId, LinkName, TopicName};
 
 /// Between rounds at least: a burst of image changes makes one round.
@@ -40,6 +43,9 @@ const IMAGE_LAG: Duration = Duration::from_secs(1);
 
 /// A seat that was down for so long is not waited for any more.
 const ABSENT: Duration = Duration::from_secs(12);
+
+/// Between rounds while the journal is waited for.
+const PIN_RETRY: Duration = Duration::from_millis(250);
 
 /// Between rounds that failed at the destination.
 const RETRY: Duration = Duration::from_secs(2);
@@ -83,8 +89,9 @@ pub struct TopicTask {
     status: watch::Sender<Arc<TopicsStatus>>,
     /// Configs that a destination topic can have, and the `metadata.version` at which that was so.
     known_configs: Option<(BTreeSet<String>, Option<i16>)>,
-    /// There is no journal yet: after a restart the tail check proves what these no longer tell.
-    pins: Pins,
+    pins: PinKeeper,
+    /// What a look at the source goes by; taken when it begins.
+    cluster: Option<ClusterPin>,
     bound: Vec<MirrorTopic>,
     /// Has the source looked at before the next look is due.
     look_now: Arc<Notify>,
@@ -95,6 +102,17 @@ pub struct TopicTask {
     /// Seats that are down, and since when.
     down_since: BTreeMap<BrokerId, Instant>,
     adjustments: Adjustments,
+}
+
+/// Where durable things are kept and told.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Durable facts.
+    pub journal: JournalHandle,
+    /// What is to be durable soon.
+    pub notes: Notes,
+    /// What a person may want to know later.
+    pub events: Events,
 }
 
 /// How a round ended.
@@ -116,8 +134,15 @@ impl TopicTask {
         image: watch::Receiver<Arc<Image>>,
         registration: watch::Receiver<Option<BrokerEpoch>>,
         leader: LeaderHandle,
-        events: Events,
+        kept: Kept,
     ) -> Self {
+        let Kept { journal, notes, events } = kept;
+        let keeper = || {
+            let (journal, notes) = (journal.clone(), notes.clone());
+            PinKeeper::new(config.link.clone(), journal, notes, events.clone())
+        };
+        let cluster = ClusterPin::new(keeper(), config.expected_cluster_id.clone());
+        let pins = keeper();
         let rules = TopicRules {
             filter: config.filter.clone(),
             rename_prefix: config.rename_prefix.clone(),
@@ -135,7 +160,8 @@ impl TopicTask {
             events,
             status: watch::Sender::default(),
             known_configs: None,
-            pins: Pins::new(),
+            pins,
+            cluster: Some(cluster),
             bound: Vec::new(),
             look_now: Arc::default(),
             orphans: BTreeMap::new(),
@@ -153,12 +179,13 @@ impl TopicTask {
     /// Runs until told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
         let (found, discovered) = watch::channel(Discovered::default());
+        let Some(cluster) = self.cluster.take() else { return };
         let discovery = Discovery {
             source: self.source.clone(),
             filter: self.config.filter.clone(),
             interval: self.config.interval,
             configs_interval: self.config.configs_interval,
-            cluster_id: self.config.expected_cluster_id.clone(),
+            cluster,
             found,
             look_now: Arc::clone(&self.look_now),
         };
@@ -227,8 +254,11 @@ impl TopicTask {
         self.looks = seen.looks;
         self.report(|status| status.on_source(&link, now, trouble));
         let Some(topics) = seen.topics.filter(|_| !is_other_source) else { return Next::Change };
+        if !self.pins.is_ready() {
+            return Next::Retry(PIN_RETRY);
+        }
         let mut outcomes = Vec::new();
-        let (actions, result) = self.act(image, &topics, &mut outcomes).await;
+        let (actions, is_pinned, result) = self.act(image, &topics, &mut outcomes).await;
         let statuses = status::of_round(&actions, &outcomes, now);
         let trouble = result.as_ref().err();
         let trouble = trouble.map(|error| (error.destination_reason(), error.to_string()));
@@ -242,6 +272,7 @@ impl TopicTask {
             }
         });
         match result.map_err(|error| error.retry()) {
+            Ok(()) if !is_pinned => Next::Retry(PIN_RETRY),
             Ok(()) => next(&outcomes),
             Err(Retry::After(wait)) => Next::Retry(wait),
             // What a person has to put right is put right while we run.
@@ -257,7 +288,7 @@ impl TopicTask {
         image: &Image,
         topics: &[SourceTopic],
         outcomes: &mut Vec<(TopicName, Outcome)>,
-    ) -> (Vec<Action>, Result<(), TopicError>) {
+    ) -> (Vec<Action>, bool, Result<(), TopicError>) {
         // An assignment that names a fenced broker, or none at all, is refused.
         let registration = *self.registration.borrow();
         let is_ready = seat_is_ready(image, self.config.seat, registration);
@@ -267,9 +298,10 @@ impl TopicTask {
             Err(TopicError::SeatFenced(self.config.seat))
         };
         self.note_absent(image);
-        let mut actions = plan(topics, image, &self.rules, defaults.as_ref().ok(), &self.pins);
+        let pins = self.pins.known();
+        let mut actions = plan(topics, image, &self.rules, defaults.as_ref().ok(), &pins);
         self.hold_back_orphans(&mut actions);
-        self.bind(&actions).await;
+        let is_pinned = self.bind(&actions, topics).await;
         self.adjustments.say(&self.config.link, &actions);
         let result = match defaults {
             Err(error) => Err(error),
@@ -280,7 +312,7 @@ impl TopicTask {
         if outcomes.iter().any(|(_, outcome)| outcome.is_invalid_config()) {
             self.known_configs = None;
         }
-        (actions, result)
+        (actions, is_pinned, result)
     }
 
     /// A mirror that another daemon has just created is of a source topic that we have not met yet: that
@@ -329,17 +361,32 @@ impl TopicTask {
         })
     }
 
-    async fn bind(&mut self, actions: &[Action]) {
-        let mut mirrors = Vec::new();
-        for action in actions {
-            let Action::Bind(binding) = action else { continue };
-            self.pins.insert(binding.id, binding.source_id);
-            mirrors.push(mirror_topic(&self.config, binding));
+    /// What is bound for the first time is pinned first. False: some could not be pinned yet.
+    async fn bind(&mut self, actions: &[Action], topics: &[SourceTopic]) -> bool {
+        let bindings = actions.iter().filter_map(|action| match action {
+            Action::Bind(binding) => Some(binding.clone()),
+            _ => None,
+        });
+        let mut bindings: Vec<_> = bindings.collect();
+        let sources: BTreeMap<_, _> = topics.iter().map(|topic| (&topic.name, topic)).collect();
+        for binding in &bindings {
+            let source = sources.get(&binding.source_name);
+            if let Some(configs) = source.and_then(|source| source.configs.as_ref()) {
+                self.pins.note_configs(binding.id, configs);
+            }
         }
+        let is_pinned = self.pins.pin(&bindings).await;
+        if !is_pinned {
+            let known = self.pins.known();
+            bindings.retain(|binding| known.contains_key(&binding.id));
+        }
+        let mirrors: Vec<_> =
+            bindings.iter().map(|binding| mirror_topic(&self.config, binding)).collect();
         if mirrors != self.bound {
             self.leader.bind(mirrors.clone()).await;
             self.bound = mirrors;
         }
+        is_pinned
     }
 
     fn report(&self, change: impl FnOnce(&mut TopicsStatus)) {

@@ -43,6 +43,7 @@ pub fn report(led: &Led, key: PartitionKey, is_unheard: bool) -> PartitionReport
         records_total: led.passed.records,
         batches_total: led.passed.batches,
         in_sync: led.leadership.in_sync_real().map(|BrokerId(id)| id).collect(),
+        failure: led.trouble.as_ref().and_then(Trouble::failure_report),
     };
     if let Some(trouble) = &led.trouble {
         trouble.show(&mut report);
