@@ -18,6 +18,7 @@ use crate::image::{BrokerImage, Image};
 use crate::mirror::event::{Event, EventKind};
 use crate::mirror::ledger::{Fact, JournalEntry};
 use crate::mirror::seats;
+use crate::mirror::strays::is_mirror;
 use crate::tail::events::now;
 use crate::types::{BrokerId, Offset, TopicName};
 use crate::wire::records::NewRecord;
@@ -129,7 +130,7 @@ impl Journal {
     }
 
     pub(super) fn has_mirrors(&self, image: &Image) -> bool {
-        image.topics().any(|topic| seats::is_mirror(image, topic))
+        image.topics().any(|topic| is_mirror(image, topic))
     }
 
     fn write_next(&mut self, claim: Box<Claim>) -> Holding {
