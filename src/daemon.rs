@@ -30,7 +30,7 @@ use crate::client::{ClientConfig, Dialer};
 use crate::config::Config;
 use crate::gateway::{self, ListenerName};
 use crate::image::{Delta, Image};
-use crate::link::{Link, LinkParts};
+use crate::link::{Link, LinkParts, lineages};
 use crate::mirror::report::{ClusterReport, LinkReport};
 use crate::seat::Seat;
 use crate::seat::destination::Destination;
@@ -454,6 +454,8 @@ fn start_links(
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<Vec<watch::Receiver<LinkReport>>> {
+    let told = &shared.told;
+    tasks.spawn(lineages::keep(shared.leader.clone(), told.journal.clone(), told.notes.clone()));
     let mut reports = Vec::new();
     for link in &config.links {
         let parts = LinkParts {
@@ -469,9 +471,9 @@ fn start_links(
             arrivals: shared.arrivals.clone(),
             budget: shared.budget.clone(),
             client: client.clone(),
-            events: shared.told.events.clone(),
-            notes: shared.told.notes.clone(),
-            journal: shared.told.journal.clone(),
+            events: told.events.clone(),
+            notes: told.notes.clone(),
+            journal: told.journal.clone(),
         };
         let (link, report) =
             Link::new(link, parts).with_context(|| format!("set up link {}", link.name))?;

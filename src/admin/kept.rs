@@ -25,6 +25,8 @@ pub struct JournalView {
     pub links: usize,
     /// Mirrors that are pinned.
     pub mirrors: usize,
+    /// Partitions whose source epochs it has.
+    pub lineages: usize,
     /// Operations that are remembered.
     pub operations: usize,
 }
@@ -56,6 +58,7 @@ pub(super) async fn journal(State(shared): State<Shared>) -> Result<Json<Journal
         newer_schema,
         links: view.ledger.links.len(),
         mirrors: view.ledger.mirrors.len(),
+        lineages: view.ledger.lineages.len(),
         operations: view.ledger.operations.len(),
     }))
 }

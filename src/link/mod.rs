@@ -4,6 +4,7 @@
 pub mod acceptance;
 pub mod config;
 pub mod divergence;
+pub mod lineages;
 mod logs;
 pub mod operations;
 mod pins;
