@@ -102,7 +102,9 @@ impl Checker {
     fn matches(&self, lineage: &Lineage, partition: i32, log: &Log) -> Result<(), (i64, Broken)> {
         let mut end = log.start;
         for entry in &log.entries {
-            self.no_gap(lineage, partition, end, entry.base).map_err(|b| (end, b))?;
+            // A copy that held nothing may begin where the source's log starts by now.
+            let from = if end == log.start { end.max(lineage.start) } else { end };
+            self.no_gap(lineage, partition, from, entry.base).map_err(|b| (end, b))?;
             // An empty batch may stand for what the source had deleted before it was copied.
             let is_filler = entry.is_empty() && entry.next <= lineage.start;
             if !is_filler && !is_of(lineage, entry) {
