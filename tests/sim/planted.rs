@@ -45,7 +45,7 @@ fn is_found_by(bug: Bug, faults: Option<&str>, checkers: &[&str]) {
 
 #[test]
 fn unstamped_epochs_are_found() {
-    is_found_by(Bug::UnstampedEpochs, None, &["I2 epochs", "failed follower"]);
+    is_found_by(Bug::UnstampedEpochs, None, &["I2 epochs", "failed follower", "I11"]);
 }
 
 #[test]
