@@ -157,10 +157,11 @@ fn fails_and_is_revived(source: &Cluster, destination: &Cluster) -> Result<()> {
     let mut judge = destination.judge(failing)?;
     let small = SMALL_SEGMENT.to_string();
     judge.alter_config(BROKER, &failing.to_string(), "log.segment.bytes", Some(&small))?;
-    // Until the daemon puts it back, the broker's own setting holds there, and only there.
-    judge.alter_config(TOPIC, "large", SEGMENT, None)?;
-    produce(source, SMALL_SEGMENT * 3 / 2)?;
     eventually(DEADLINE, "a failed partition", || {
+        // Until the daemon puts it back, the broker's own setting holds there, and only there: a batch
+        // has to come through before that.
+        judge.alter_config(TOPIC, "large", SEGMENT, None)?;
+        produce(source, SMALL_SEGMENT * 3 / 2)?;
         let log = std::fs::read_to_string(&destination.node(failing)?.log_file)?;
         ensure!(
             log.contains("Unexpected error occurred while processing data for partition large-0")
