@@ -45,9 +45,6 @@ pub enum Decision {
         /// End of the copy when it was decided.
         ours: Offset,
     },
-    /// Follow the topic that has the name now, if the tail check by content proves that it continues
-    /// the copy.
-    Repin,
 }
 
 /// An operator's word that cannot be followed, and what to do instead.
@@ -64,7 +61,7 @@ impl Policies {
         let is_allowed = match decision {
             Decision::GoOn { .. } => self.continues_over_gaps,
             Decision::Truncate { .. } => self.follows_truncations,
-            Decision::Retry | Decision::Repin => false,
+            Decision::Retry => false,
         };
         is_allowed.then_some(decision)
     }
@@ -80,7 +77,6 @@ pub fn decide(failure: Failure) -> Result<Decision, Refused> {
             Ok(Decision::GoOn { ours, source_start })
         }
         Reason::SourceTruncated => Ok(Decision::Truncate { ours: failure.ours.ok_or(refused)? }),
-        Reason::SourceTopicIdChanged => Ok(Decision::Repin),
         Reason::SourceTopicDeleted | Reason::CorruptBatch | Reason::UnsupportedMessageFormat => {
             Ok(Decision::Retry)
         }
@@ -98,7 +94,6 @@ impl fmt::Display for Decision {
             Self::Truncate { ours } => {
                 write!(f, "cut the copy, which ends at {ours}, where it parts from the source")
             }
-            Self::Repin => f.write_str("follow the new topic where it continues the copy"),
         }
     }
 }
@@ -115,7 +110,10 @@ impl fmt::Display for Refused {
             Reason::DestinationTopicExists => {
                 "delete or rename the destination topic, or set link.topics.rename_prefix"
             }
-            Reason::DestinationDiverged | Reason::DestinationForeignWrite => {
+            // Two lineages never mix, and that the new topic continues the old one nobody can prove.
+            Reason::SourceTopicIdChanged
+            | Reason::DestinationDiverged
+            | Reason::DestinationForeignWrite => {
                 "delete the mirror, so that it is copied anew, or exclude the topic"
             }
             _ => "it is retried without being told; mend what the reason names",
@@ -157,7 +155,6 @@ mod tests {
             Reason::ALL.iter().filter(|&&reason| decide(failure(reason)).is_ok()).collect();
         let expected = [
             Reason::SourceTopicDeleted,
-            Reason::SourceTopicIdChanged,
             Reason::SourceTruncated,
             Reason::SourceGap,
             Reason::UnsupportedMessageFormat,

@@ -44,7 +44,7 @@ impl LeaderTask {
                 self.read_on(key);
             }
             Decision::GoOn { .. } => self.go_on(key),
-            Decision::Truncate { .. } | Decision::Repin => {
+            Decision::Truncate { .. } => {
                 self.decisions.insert(key, decision);
             }
         }
