@@ -19,6 +19,7 @@ mod kafka {
     mod network;
     mod placement;
     mod replica_cut;
+    mod resume;
     mod returning;
     mod seats;
     mod verify;
