@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -9,9 +10,10 @@ use serde_json::Value;
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::judge::NewTopic;
 use crate::support::judge::produce::plain_batch;
-use crate::support::scenario;
 use crate::support::workspace::Workspace;
+use crate::support::{eventually, scenario};
 
+const DEADLINE: Duration = Duration::from_secs(30);
 const NOBODY: &str = "127.0.0.1:1";
 
 #[test]
@@ -31,12 +33,16 @@ fn verify_tells_a_copy_from_what_is_none() {
 
         // The source is ahead: a copy all the same.
         append(&source, "orders", 0, 20)?;
-        let found = verify(&config, &["--output", "json"])?;
-        ensure!(found.status.code() == Some(0), "{found:?}");
-        let report: Value = serde_json::from_slice(&found.stdout)?;
-        let replicas = report["partitions"][0]["replicas"].as_array();
-        let compared: Vec<_> = replicas.into_iter().flatten().map(|r| &r["compared_to"]).collect();
-        ensure!(compared == [40, 40], "both replicas, up to their end: {report}");
+        // A follower hears of the high watermark a moment after the producer has its answer.
+        eventually(DEADLINE, "both replicas compared up to their end", || {
+            let found = verify(&config, &["--output", "json"])?;
+            ensure!(found.status.code() == Some(0), "{found:?}");
+            let report: Value = serde_json::from_slice(&found.stdout)?;
+            let replicas = report["partitions"][0]["replicas"].as_array();
+            let compared = replicas.into_iter().flatten().map(|r| &r["compared_to"]);
+            ensure!(compared.collect::<Vec<_>>() == [40, 40], "{report}");
+            Ok(())
+        })?;
 
         append(&source, "orders", 1, 20)?;
         append(&destination, "copy.orders", 1, 666)?;
