@@ -117,6 +117,10 @@ struct Check<'a> {
     common: std::ops::Range<Offset>,
     tail: Tail,
     is_proven: bool,
+    /// The source's epochs prove all of it, also what cannot be read yet.
+    is_within_epoch: bool,
+    /// The source's epoch of the newest batch that both sides were seen to hold.
+    seen: Option<LeaderEpoch>,
     /// Batches are to be compared.
     is_open: bool,
 }
@@ -133,14 +137,36 @@ impl<'a> Check<'a> {
             leader_epoch: LeaderEpoch::UNKNOWN,
         };
         let tail = Tail { epoch: LeaderEpoch::UNKNOWN, last: None };
-        let (is_proven, is_open) = (false, false);
-        let common = Offset::ZERO..Offset::ZERO;
-        Self { copy, ours, theirs, verdict, common, tail, is_proven, is_open }
+        Self {
+            copy,
+            ours,
+            theirs,
+            verdict,
+            common: Offset::ZERO..Offset::ZERO,
+            tail,
+            is_proven: false,
+            is_within_epoch: false,
+            seen: None,
+            is_open: false,
+        }
+    }
+
+    /// What lies above the copy's high watermark cannot be read yet. Where the source changed its epoch
+    /// beyond what was seen, that part may be of a lineage that the source has lost.
+    fn is_hidden_across_epochs(&self) -> bool {
+        let is_hidden = self.common.end < self.copy.log_end && !self.is_within_epoch;
+        let is_known = self.tail.epoch != LeaderEpoch::UNKNOWN;
+        is_hidden && is_known && self.seen.is_some_and(|epoch| epoch != self.tail.epoch)
     }
 
     fn end(self) -> Evidence {
         match self.verdict {
             Some(verdict) => verdict,
+            None if self.is_hidden_across_epochs() => Evidence::Later(format!(
+                "the copy can be read up to offset {} of {}, and the source changed its leader epoch \
+                 in between; its high watermark has to rise first",
+                self.common.end, self.copy.log_end
+            )),
             None if self.is_proven => Evidence::Same(self.tail),
             None => Evidence::Nothing(self.tail),
         }
@@ -192,6 +218,7 @@ impl<'a> Check<'a> {
         if let Some(same) = found.same {
             self.is_proven = true;
             self.is_open = false;
+            self.seen = Some(same.epoch);
             if same.offset == self.copy.log_end {
                 self.tail = Tail { epoch: same.epoch, last: batch_ending(&theirs, same.offset) };
             }
@@ -229,6 +256,7 @@ async fn compare_epochs(source: &Cluster, checks: &mut [Check<'_>]) {
         match evidence::by_epoch(check.copy.known, answer.ok(), check.copy.log_end) {
             EpochEvidence::Within(epoch) => {
                 check.is_proven = true;
+                check.is_within_epoch = true;
                 check.tail.epoch = epoch;
             }
             EpochEvidence::Against { source_end } => check.truncated(source_end),
