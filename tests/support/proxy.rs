@@ -195,7 +195,8 @@ impl Listening {
         let generation = lock(&self.shared.generation).clone();
         let (shared, faults) = (Arc::clone(&self.shared), self.faults.clone());
         tokio::spawn(async move {
-            if *faults.borrow() == Fault::Reset {
+            // The listener may still be open for a moment after it was told to refuse.
+            if matches!(*faults.borrow(), Fault::Reset | Fault::Refused) {
                 let _gone = client.set_zero_linger();
                 return;
             }
