@@ -5,16 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_protocol::messages::AlterPartitionReassignmentsRequest;
-use kafka_protocol::messages::alter_partition_reassignments_request::{
-    ReassignablePartition, ReassignableTopic,
-};
-use kafka_protocol::protocol::StrBytes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::error::SeatError;
 use super::follow::{self, Followed};
+use super::reassign::{Reassignment, reassign};
 use crate::client::Cluster;
 use crate::image::Image;
 use crate::mirror::epoch_bump::{EpochBump, Step};
@@ -31,7 +27,6 @@ const REPEAT: Duration = Duration::from_secs(3);
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Partitions on their way at a time; more wait.
 const AT_ONCE: usize = 100;
-const TIMEOUT_MS: i32 = 8_000;
 const NO_REASSIGNMENT_IN_PROGRESS: i16 = 85;
 
 /// "This partition needs a new leader epoch."
@@ -164,14 +159,17 @@ impl EpochBumpTask {
         let image = self.image.borrow_and_update().clone();
         let seats = image.seats_with(self.seat);
         let now = Instant::now();
-        let mut reassign = Vec::new();
+        let mut due = Vec::new();
         let mut elect = Vec::new();
         active.retain(|key, one| {
             let Some(partition) = image.partition(*key) else { return false };
             match one.due(partition, &seats, &image, now) {
                 Due::Nothing => {}
                 Due::End => return false,
-                Due::Reassign(replicas) => reassign.push((*key, one.topic.clone(), replicas)),
+                Due::Reassign(replicas) => {
+                    let (topic, partition) = (one.topic.clone(), key.partition);
+                    due.push(Reassignment { topic, partition, replicas });
+                }
                 Due::Elect => elect.push(Followed {
                     key: *key,
                     topic: one.topic.clone(),
@@ -180,8 +178,8 @@ impl EpochBumpTask {
             }
             true
         });
-        if !reassign.is_empty() {
-            self.reassign(&reassign).await?;
+        if !due.is_empty() {
+            self.reassign(&due).await?;
         }
         if !elect.is_empty() {
             follow::elect(&self.destination.any().await?, &elect).await?;
@@ -189,39 +187,14 @@ impl EpochBumpTask {
         Ok(())
     }
 
-    /// `None` cancels.
-    async fn reassign(
-        &self,
-        wanted: &[(PartitionKey, TopicName, Option<Vec<BrokerId>>)],
-    ) -> Result<(), SeatError> {
-        let mut topics: BTreeMap<&TopicName, Vec<ReassignablePartition>> = BTreeMap::new();
-        for (key, topic, replicas) in wanted {
-            let ids = replicas.as_ref().map(|ids| ids.iter().map(|id| id.0.into()).collect());
-            let partition = ReassignablePartition::default()
-                .with_partition_index(key.partition)
-                .with_replicas(ids);
-            topics.entry(topic).or_default().push(partition);
-        }
-        let topics = topics.into_iter().map(|(name, partitions)| {
-            let name = StrBytes::from_string(name.as_str().to_owned());
-            ReassignableTopic::default().with_name(name.into()).with_partitions(partitions)
-        });
-        let request = AlterPartitionReassignmentsRequest::default()
-            .with_timeout_ms(TIMEOUT_MS)
-            .with_topics(topics.collect());
-        let response = self.destination.any().await?.request(&request).await?;
-        SeatError::check("AlterPartitionReassignments", response.error_code)?;
-        for topic in &response.responses {
-            for answer in &topic.partitions {
-                if !matches!(answer.error_code, 0 | NO_REASSIGNMENT_IN_PROGRESS) {
-                    tracing::info!(
-                        topic = topic.name.as_str(),
-                        partition = answer.partition_index,
-                        error_code = answer.error_code,
-                        message = answer.error_message.as_ref().map(|text| text.as_str()),
-                        "replicas not reassigned for a new leader epoch; asking again"
-                    );
-                }
+    async fn reassign(&self, wanted: &[Reassignment]) -> Result<(), SeatError> {
+        for refused in reassign(&self.destination, wanted).await? {
+            if refused.code != NO_REASSIGNMENT_IN_PROGRESS {
+                tracing::info!(
+                    topic = %refused.topic, partition = refused.partition,
+                    error_code = refused.code, message = refused.message,
+                    "replicas not reassigned for a new leader epoch; asking again"
+                );
             }
         }
         Ok(())

@@ -136,12 +136,13 @@ impl Leaving {
     fn without_us(&self, topic: &TopicImage) -> Vec<Reassignment> {
         let listed = topic.partitions.iter().filter(|(_, p)| p.replicas.contains(&self.seat));
         listed
-            .map(|(&partition, state)| Reassignment {
+            .map(|(&partition, state)| (partition, remaining(state, self.seat)))
+            .filter(|(_, replicas)| !replicas.is_empty())
+            .map(|(partition, replicas)| Reassignment {
                 topic: topic.name.clone(),
                 partition,
-                replicas: remaining(state, self.seat),
+                replicas: Some(replicas),
             })
-            .filter(|wanted| !wanted.replicas.is_empty())
             .collect()
     }
 

@@ -14,17 +14,18 @@ use crate::types::{BrokerId, TopicName};
 
 /// Partitions in one request: far below the records that one user operation may make.
 const AT_ONCE: usize = 500;
-const TIMEOUT_MS: i32 = 20_000;
+/// How long the controller may take: less than a request waits for its answer.
+const TIMEOUT_MS: i32 = 8_000;
 
-/// The replicas that one partition is to have.
+/// The replicas that one partition is to have, or that it is to be left as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reassignment {
     /// Its topic.
     pub topic: TopicName,
     /// Its number.
     pub partition: i32,
-    /// The preferred leader first.
-    pub replicas: Vec<BrokerId>,
+    /// The preferred leader first. `None` cancels a reassignment under way.
+    pub replicas: Option<Vec<BrokerId>>,
 }
 
 /// What the controller said of one partition that it did not take.
@@ -67,10 +68,10 @@ pub async fn reassign(
 fn request(reassignments: &[Reassignment]) -> AlterPartitionReassignmentsRequest {
     let mut topics: BTreeMap<&TopicName, Vec<ReassignablePartition>> = BTreeMap::new();
     for wanted in reassignments {
-        let replicas = wanted.replicas.iter().map(|id| messages::BrokerId(id.0)).collect();
+        let ids = |ids: &Vec<BrokerId>| ids.iter().map(|id| messages::BrokerId(id.0)).collect();
         let partition = ReassignablePartition::default()
             .with_partition_index(wanted.partition)
-            .with_replicas(Some(replicas));
+            .with_replicas(wanted.replicas.as_ref().map(ids));
         topics.entry(&wanted.topic).or_default().push(partition);
     }
     let topics = topics.into_iter().map(|(name, partitions)| {

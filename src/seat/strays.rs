@@ -170,7 +170,7 @@ impl Mover {
         let (topic, replicas) = (topic.clone(), replicas.clone());
         let asked = Asked { topic: topic.clone(), replicas: replicas.clone(), first_at, at: now };
         self.under_way.insert(key, asked);
-        Some(Reassignment { topic, partition: key.partition, replicas })
+        Some(Reassignment { topic, partition: key.partition, replicas: Some(replicas) })
     }
 
     fn tell(&mut self, stray: &Stray) {

@@ -4,9 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kafka_protocol::messages::alter_partition_reassignments_request::{
-    ReassignablePartition, ReassignableTopic,
-};
 use kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
@@ -17,23 +14,18 @@ use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use kafka_protocol::messages::{
-    self, AlterPartitionReassignmentsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    IncrementalAlterConfigsRequest,
+    self, CreatePartitionsRequest, CreateTopicsRequest, IncrementalAlterConfigsRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 
 use super::error::{Answered, TopicError};
 use crate::client::Cluster;
-use crate::mirror::seats::Reassignment;
 use crate::mirror::topic_plan::Action;
+use crate::seat::reassign::{Reassignment, reassign};
 use crate::types::{BrokerId, TopicName};
 
 /// Metadata records that one user operation may make; the controller refuses more.
 const RECORDS_PER_REQUEST: usize = 10_000;
-
-/// Partitions that change their replicas in one request: each needs a change of its in-sync replicas
-/// before it is complete, so that they had better come in turns.
-const REASSIGNED_PER_REQUEST: usize = 1_000;
 
 /// How long the controller may take.
 const TIMEOUT_MS: i32 = 8_000;
@@ -139,39 +131,30 @@ impl Destination {
         for chunk in chunks(actions.iter().filter_map(alteration)) {
             outcomes.extend(self.alter_configs(chunk).await?);
         }
-        let reassigned = actions.iter().filter_map(|action| match action {
-            Action::Reassign { name, partitions } => Some((name.clone(), partitions.clone())),
-            _ => None,
-        });
-        self.reassign(reassigned.collect(), outcomes).await
+        let due: Vec<_> = actions.iter().flat_map(reassignments).collect();
+        outcomes.extend(self.reassign(&due).await?);
+        Ok(())
     }
 
     /// Gives partitions other replicas.
-    pub(super) async fn reassign(
+    async fn reassign(
         &self,
-        topics: Vec<(TopicName, Reassignment)>,
-        outcomes: &mut Vec<(TopicName, Outcome)>,
-    ) -> Result<(), TopicError> {
-        let all: Vec<_> = topics
-            .into_iter()
-            .flat_map(|(name, partitions)| {
-                partitions
-                    .into_iter()
-                    .map(move |(number, replicas)| (name.clone(), number, replicas))
-            })
-            .collect();
-        for chunk in all.chunks(REASSIGNED_PER_REQUEST) {
-            let response = self.cluster.any().await?.request(&reassignment(chunk)).await?;
-            let throttle = response.throttle_time_ms;
-            for topic in &response.responses {
-                for result in &topic.partitions {
-                    let message = result.error_message.as_ref();
-                    let outcome = Outcome::of(result.error_code, message, throttle);
-                    outcomes.push((TopicName::from(topic.name.as_str()), outcome));
+        due: &[Reassignment],
+    ) -> Result<Vec<(TopicName, Outcome)>, TopicError> {
+        let refused = reassign(&self.cluster, due).await?.into_iter();
+        let mut refused: BTreeMap<_, _> =
+            refused.map(|one| ((one.topic, one.partition), (one.code, one.message))).collect();
+        let outcome = |one: &Reassignment| {
+            let topic = one.topic.clone();
+            let outcome = match refused.remove(&(topic.clone(), one.partition)) {
+                Some((code, message)) => {
+                    Outcome::of(code, Some(&StrBytes::from_string(message)), 0)
                 }
-            }
-        }
-        Ok(())
+                None => Outcome::Done,
+            };
+            (topic, outcome)
+        };
+        Ok(due.iter().map(outcome).collect())
     }
 
     async fn create(
@@ -301,24 +284,14 @@ fn alteration(action: &Action) -> Option<(usize, AlterConfigsResource)> {
     Some((records, resource))
 }
 
-fn reassignment(
-    partitions: &[(TopicName, i32, Vec<BrokerId>)],
-) -> AlterPartitionReassignmentsRequest {
-    let mut topics: BTreeMap<&TopicName, Vec<ReassignablePartition>> = BTreeMap::new();
-    for (name, number, replicas) in partitions {
-        let partition = ReassignablePartition::default()
-            .with_partition_index(*number)
-            .with_replicas(Some(broker_ids(replicas)));
-        topics.entry(name).or_default().push(partition);
-    }
-    let topics = topics.into_iter().map(|(name, partitions)| {
-        ReassignableTopic::default()
-            .with_name(kafka_name(name.as_str()))
-            .with_partitions(partitions)
-    });
-    AlterPartitionReassignmentsRequest::default()
-        .with_timeout_ms(TIMEOUT_MS)
-        .with_topics(topics.collect())
+fn reassignments(action: &Action) -> Vec<Reassignment> {
+    let Action::Reassign { name, partitions } = action else { return Vec::new() };
+    let one = |(partition, replicas): &(i32, Vec<BrokerId>)| Reassignment {
+        topic: name.clone(),
+        partition: *partition,
+        replicas: Some(replicas.clone()),
+    };
+    partitions.iter().map(one).collect()
 }
 
 fn create_request(topics: Vec<CreatableTopic>, validate_only: bool) -> CreateTopicsRequest {

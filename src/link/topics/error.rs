@@ -3,6 +3,7 @@
 use kafka_protocol::error::ResponseError;
 
 use crate::client::{ClientError, Retry, retry_response};
+use crate::seat::error::SeatError;
 use crate::types::BrokerId;
 
 /// Trouble of the topic task.
@@ -11,6 +12,9 @@ pub enum TopicError {
     /// A cluster could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The destination did not take other replicas at all.
+    #[error(transparent)]
+    Replicas(SeatError),
     /// The source is another cluster than the one that is mirrored.
     #[error("source is cluster {found}, this link mirrors cluster {expected}")]
     OtherSource {
@@ -64,6 +68,7 @@ impl TopicError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Client(error) => error.retry(),
+            Self::Replicas(_) => Retry::WithBackoff,
             // The address may lead to the right cluster again; nothing is done until it does.
             Self::OtherSource { .. } | Self::NoClusterId | Self::SeatFenced(_) => {
                 Retry::WithBackoff
@@ -82,9 +87,11 @@ impl TopicError {
                 error: Answered(TOPIC_AUTHORIZATION_FAILED | CLUSTER_AUTHORIZATION_FAILED),
                 ..
             } => "SOURCE_AUTHORIZATION_FAILED",
-            Self::Client(_) | Self::NoClusterId | Self::SeatFenced(_) | Self::Refused { .. } => {
-                "SOURCE_UNREACHABLE"
-            }
+            Self::Client(_)
+            | Self::Replicas(_)
+            | Self::NoClusterId
+            | Self::SeatFenced(_)
+            | Self::Refused { .. } => "SOURCE_UNREACHABLE",
         }
     }
 
@@ -92,7 +99,7 @@ impl TopicError {
     pub fn destination_reason(&self) -> &'static str {
         match self {
             Self::SeatFenced(_) => "SEAT_FENCED",
-            Self::Refused { .. } => "DESTINATION_REFUSED",
+            Self::Refused { .. } | Self::Replicas(_) => "DESTINATION_REFUSED",
             Self::Client(_) | Self::OtherSource { .. } | Self::NoClusterId => {
                 "DESTINATION_UNREACHABLE"
             }
@@ -102,6 +109,15 @@ impl TopicError {
     /// The source is not the cluster that it has to be.
     pub fn is_other_source(&self) -> bool {
         self.source_reason() == "SOURCE_CLUSTER_ID_CHANGED"
+    }
+}
+
+impl From<SeatError> for TopicError {
+    fn from(error: SeatError) -> Self {
+        match error {
+            SeatError::Client(error) => Self::Client(error),
+            other => Self::Replicas(other),
+        }
     }
 }
 
