@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::Context;
+use super::answers::AnswerKind;
 use super::transport::{self, Transport};
 use crate::image::{BrokerImage, Image, Listener};
 use crate::types::BrokerId;
@@ -16,7 +18,27 @@ use crate::wire::frame::{LENGTH_BYTES, frame_length};
 /// How long a broker may take over a question of ours.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer that we take into memory; larger ones are only passed through.
-pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Largest answer with records that we take into memory: one batch may be as large as it likes.
+const RECORDS_BYTES_MAX: usize = 256 << 20;
+
+/// A broker's answer, taken into memory.
+pub struct Taken {
+    /// The frame.
+    pub bytes: BytesMut,
+    /// The room that it takes up, where that is limited.
+    pub room: Option<OwnedSemaphorePermit>,
+}
+
+impl AnswerKind {
+    /// Largest answer of this kind that is taken into memory.
+    pub fn bytes_max(self) -> usize {
+        match self {
+            Self::Plain => ANSWER_BYTES_MAX,
+            Self::Records(_) => RECORDS_BYTES_MAX,
+        }
+    }
+}
 
 /// No real broker could be reached at a listener.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +101,9 @@ pub async fn ask(
     context: &Context,
     listener: &str,
     broker: BrokerId,
+    kind: AnswerKind,
     request: Bytes,
-) -> Option<BytesMut> {
+) -> Option<Taken> {
     let address = {
         let image = context.image.borrow();
         image.broker(broker)?.listeners.get(listener)?.clone()
@@ -88,11 +111,18 @@ pub async fn ask(
     let question = async {
         let mut transport = transport::dial(&address).await?;
         transport.write_all(&request).await?;
-        read_frame(&mut transport, ANSWER_BYTES_MAX).await
+        let length = read_length(&mut transport, kind.bytes_max()).await?;
+        let room = context.room(kind, length).await;
+        let bytes = read_bytes(&mut transport, BytesMut::new(), length).await?;
+        io::Result::Ok(Taken { bytes, room })
     };
-    let _permit = context.asks.acquire().await.ok()?;
-    match timeout(ASK_TIMEOUT, question).await {
-        Ok(Ok(frame)) => Some(frame),
+    let (_permit, wait) = match kind {
+        AnswerKind::Plain => (Some(context.asks.acquire().await.ok()?), Duration::ZERO),
+        // A client connection has one of these at a time.
+        AnswerKind::Records(wait) => (None, wait),
+    };
+    match timeout(ASK_TIMEOUT + wait, question).await {
+        Ok(Ok(taken)) => Some(taken),
         Ok(Err(error)) => {
             tracing::debug!(%broker, %error, "broker gave no answer to a question for a client");
             None
@@ -104,15 +134,10 @@ pub async fn ask(
     }
 }
 
-/// Reads one frame, without its length, into memory.
-pub async fn read_frame(
-    reader: &mut (impl AsyncRead + Unpin),
-    limit: usize,
-) -> io::Result<BytesMut> {
+async fn read_length(reader: &mut (impl AsyncRead + Unpin), limit: usize) -> io::Result<usize> {
     let mut prefix = [0; LENGTH_BYTES];
     reader.read_exact(&mut prefix).await?;
-    let length = frame_length(prefix, limit).map_err(io::Error::other)?;
-    read_bytes(reader, BytesMut::new(), length).await
+    frame_length(prefix, limit).map_err(io::Error::other)
 }
 
 /// Reads `length` more bytes behind those in `frame`.

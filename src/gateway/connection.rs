@@ -11,13 +11,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{
     AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, copy_buf, split,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use super::answers::AnswerError;
-use super::backend::{ANSWER_BYTES_MAX, NoBackend, read_bytes};
+use super::answers::{AnswerError, AnswerKind};
+use super::backend::{NoBackend, Taken, read_bytes};
 use super::requests::Requests;
 use super::transport::Transport;
 use super::versions::MalformedVersions;
@@ -26,6 +26,9 @@ use crate::wire::frame::{FrameLengthError, LENGTH_BYTES, frame_length};
 
 /// Small, because idle connections keep it; large reads pass it by.
 pub const BUFFER_BYTES: usize = 4 << 10;
+
+/// How long a client may take over an answer that room was taken for.
+const ROOM_WITHIN: Duration = Duration::from_secs(120);
 
 /// How a client connection came in.
 pub struct Entry {
@@ -92,10 +95,13 @@ impl ConnectionError {
 }
 
 /// Changes a broker's answer on its way (both with their length); `None` keeps it from the client.
-pub type Rewrite = Box<dyn FnOnce(BytesMut) -> Result<Option<Bytes>, ConnectionError> + Send>;
+pub type Rewrite = Box<dyn FnOnce(Taken) -> Result<Option<Bytes>, ConnectionError> + Send>;
 
-/// An answer that is being made.
-pub type Coming = Pin<Box<dyn Future<Output = Result<Bytes, AnswerError>> + Send>>;
+/// An answer that is being made, and the room that was taken for what it is made of.
+pub type Coming = Pin<Box<dyn Future<Output = Result<Made, AnswerError>> + Send>>;
+
+/// See [`Coming`].
+pub type Made = (Bytes, Vec<OwnedSemaphorePermit>);
 
 /// The next thing to write, in the order of the requests.
 pub enum Pending {
@@ -104,7 +110,7 @@ pub enum Pending {
     /// The broker's next answer, untouched.
     Relay,
     /// The broker's next answer, changed or taken away.
-    Rewrite(Rewrite),
+    Rewrite(Rewrite, AnswerKind),
     /// This.
     Ready(Bytes),
     /// This, but not before.
@@ -122,10 +128,10 @@ pub async fn serve(
 ) -> Result<(), ConnectionError> {
     let (reader, writer) = split(transport);
     let (pending, queue) = mpsc::channel(entry.context.limits.pending_answers);
-    let answer_within = entry.context.limits.answer;
+    let context = entry.context.clone();
     let requests = Requests::new(reader, first, pending, entry);
     // The first error ends both halves; after a stop the requests end alone.
-    tokio::try_join!(requests.read(), write_answers(writer, queue, answer_within))?;
+    tokio::try_join!(requests.read(), write_answers(writer, queue, &context))?;
     Ok(())
 }
 
@@ -158,11 +164,17 @@ impl Backend {
     }
 
     /// The next answer in memory, length included.
-    async fn next_frame(&mut self) -> Result<BytesMut, ConnectionError> {
-        let prefix = self.next_length(ANSWER_BYTES_MAX).await?;
+    async fn next_frame(
+        &mut self,
+        kind: AnswerKind,
+        context: &Context,
+    ) -> Result<Taken, ConnectionError> {
+        let prefix = self.next_length(kind.bytes_max()).await?;
         let length = i32::from_be_bytes(prefix).unsigned_abs() as usize;
+        let room = context.room(kind, length).await;
         let frame = read_bytes(&mut self.reader, BytesMut::from(&prefix[..]), length).await;
-        frame.map_err(|error| self.failed(error))
+        let bytes = frame.map_err(|error| self.failed(error))?;
+        Ok(Taken { bytes, room })
     }
 
     /// Passes the next answer on, however large, without holding it.
@@ -183,12 +195,13 @@ impl Backend {
 async fn write_answers(
     mut client: WriteHalf<Transport>,
     mut queue: mpsc::Receiver<Pending>,
-    within: Duration,
+    context: &Context,
 ) -> Result<(), ConnectionError> {
+    let within = context.limits.answer;
     let mut backend: Option<Backend> = None;
     while let Some(pending) = next_pending(&mut queue, &mut backend).await? {
         // Both sides may be dead without a word.
-        let written = timeout(within, write_pending(pending, &mut client, &mut backend));
+        let written = timeout(within, write_pending(pending, &mut client, &mut backend, context));
         written.await.map_err(|_elapsed| ConnectionError::Idle)??;
     }
     Ok(())
@@ -198,6 +211,7 @@ async fn write_pending(
     pending: Pending,
     client: &mut WriteHalf<Transport>,
     backend: &mut Option<Backend>,
+    context: &Context,
 ) -> Result<(), ConnectionError> {
     match pending {
         Pending::Backend(broker, half) => {
@@ -206,9 +220,9 @@ async fn write_pending(
             Ok(())
         }
         Pending::Relay => behind(backend)?.pass_on(client).await,
-        Pending::Rewrite(rewrite) => {
-            let frame = behind(backend)?.next_frame().await?;
-            match rewrite(frame)? {
+        Pending::Rewrite(rewrite, kind) => {
+            let taken = behind(backend)?.next_frame(kind, context).await?;
+            match rewrite(taken)? {
                 Some(frame) => write(client, &frame).await,
                 None => Ok(()),
             }
@@ -218,7 +232,15 @@ async fn write_pending(
             sleep_until(until).await;
             write(client, &frame).await
         }
-        Pending::Later(coming) => write(client, &coming.await?).await,
+        Pending::Later(coming) => {
+            let (frame, rooms) = coming.await?;
+            let written = write(client, &frame);
+            if rooms.is_empty() {
+                return written.await;
+            }
+            // Others wait for that room.
+            timeout(ROOM_WITHIN, written).await.map_err(|_elapsed| ConnectionError::Idle)?
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::answers::AnswerKind;
 use self::complaints::Complaints;
 use self::connection::{ConnectionError, Entry};
 use crate::image::Image;
@@ -61,7 +62,8 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Largest request of a client that has not finished its first exchange, or not proved itself.
     pub newcomer_frame_bytes: usize,
-    /// Bytes of large requests that we hold at the same time in order to answer them; more wait.
+    /// Bytes of large requests that we hold at the same time in order to answer them, and again of
+    /// records for old clients; more wait.
     pub held_bytes: usize,
     /// Answers under way per connection; then no more is read from it.
     pub pending_answers: usize,
@@ -103,6 +105,7 @@ pub struct Context {
     limits: Limits,
     connections: AtomicU64,
     held: Arc<Semaphore>,
+    answer_room: Arc<Semaphore>,
     asks: Semaphore,
     complaints: Complaints,
 }
@@ -117,7 +120,8 @@ impl Context {
         inter_broker_listener: String,
         limits: Limits,
     ) -> Self {
-        let held = Arc::new(Semaphore::new(limits.held_bytes / BUDGET_UNIT_BYTES));
+        let units = limits.held_bytes / BUDGET_UNIT_BYTES;
+        let held = Arc::new(Semaphore::new(units));
         Self {
             broker_id,
             image,
@@ -127,6 +131,7 @@ impl Context {
             limits,
             connections: AtomicU64::new(0),
             held,
+            answer_room: Arc::new(Semaphore::new(units)),
             asks: Semaphore::new(ASKS_MAX),
             complaints: Complaints::default(),
         }
@@ -134,13 +139,26 @@ impl Context {
 
     /// Room for a request of `bytes`, where it is large; waits until there is some.
     async fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.take(&self.held, bytes).await
+    }
+
+    /// Room for an answer of `bytes` that we take into memory, where it is large and holds records.
+    async fn room(&self, kind: AnswerKind, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        match kind {
+            AnswerKind::Plain => None,
+            // Twice: it is written anew.
+            AnswerKind::Records(_) => self.take(&self.answer_room, bytes.saturating_mul(2)).await,
+        }
+    }
+
+    async fn take(&self, budget: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
         if bytes <= SMALL_FRAME_BYTES {
             return None;
         }
         let units = bytes.min(self.limits.held_bytes) / BUDGET_UNIT_BYTES;
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         // The budget is never closed.
-        self.held.clone().acquire_many_owned(units).await.ok()
+        budget.clone().acquire_many_owned(units).await.ok()
     }
 }
 

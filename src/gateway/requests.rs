@@ -11,8 +11,8 @@ use tokio::io::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::answers::{self, Asker, Gather, Redirects, Reply, probe_frame};
-use super::backend::{self, read_bytes};
+use super::answers::{self, AnswerKind, Ask, Asker, Gather, Redirects, Reply, probe_frame};
+use super::backend::{self, Taken, read_bytes};
 use super::classify::{Class, Local, classify};
 use super::connection::{BUFFER_BYTES, ConnectionError, Entry, Pending, Rewrite};
 use super::transport::{Security, Transport};
@@ -189,7 +189,7 @@ impl Requests {
             Standing::Proven(since) if since.elapsed() < PROOF_HOLDS => return Ok(true),
             Standing::Exchanged | Standing::Proven(_) => {}
         }
-        let answered = self.ask_backend(probe_frame()).await?;
+        let answered = self.ask_backend(probe_frame(), AnswerKind::Plain).await?;
         if answered.await.is_err() {
             // The writing half has failed, and with it the connection.
             return Ok(false);
@@ -205,8 +205,8 @@ impl Requests {
             return self.queue(Pending::Ready(refusal)).await;
         }
         let lower: Rewrite =
-            Box::new(move |frame| Ok(Some(versions::lower(api_version, frame)?.freeze())));
-        self.relay(head, Pending::Rewrite(lower)).await
+            Box::new(move |taken| Ok(Some(versions::lower(api_version, taken.bytes)?.freeze())));
+        self.relay(head, Pending::Rewrite(lower, AnswerKind::Plain)).await
     }
 
     async fn answer(&mut self, local: Local, head: Head) -> Result<(), ConnectionError> {
@@ -240,8 +240,8 @@ impl Requests {
         for ask in gather.asks {
             let ours = self.backend.as_ref().map(|backend| backend.broker);
             let waiting = match ask.broker {
-                Some(broker) if ours != Some(broker) => Waiting::Aside(broker, ask.request),
-                _ => Waiting::InLine(self.ask_backend(ask.request).await?),
+                Some(broker) if ours != Some(broker) => Waiting::Aside(broker, ask),
+                _ => Waiting::InLine(self.ask_backend(ask.request, ask.answer).await?),
             };
             behind.push(waiting);
         }
@@ -250,15 +250,20 @@ impl Requests {
         let finish = gather.finish;
         let coming = async move {
             let mut answers = Vec::new();
+            let mut rooms = Vec::new();
             for waiting in behind {
-                answers.push(match waiting {
+                let taken = match waiting {
                     Waiting::InLine(answer) => answer.await.ok(),
-                    Waiting::Aside(broker, request) => {
-                        backend::ask(&context, &listener, broker, request).await
+                    Waiting::Aside(broker, ask) => {
+                        backend::ask(&context, &listener, broker, ask.answer, ask.request).await
                     }
-                });
+                };
+                answers.push(taken.map(|taken| {
+                    rooms.extend(taken.room);
+                    taken.bytes
+                }));
             }
-            finish(answers)
+            Ok((finish(answers)?, rooms))
         };
         self.queue(Pending::Later(Box::pin(coming))).await
     }
@@ -268,15 +273,16 @@ impl Requests {
     async fn ask_backend(
         &mut self,
         request: Bytes,
-    ) -> Result<oneshot::Receiver<BytesMut>, ConnectionError> {
+        kind: AnswerKind,
+    ) -> Result<oneshot::Receiver<Taken>, ConnectionError> {
         let (answer, answered) = oneshot::channel();
-        let take: Rewrite = Box::new(move |mut frame| {
-            frame.advance(LENGTH_BYTES);
-            let _nobody_waits = answer.send(frame);
+        let take: Rewrite = Box::new(move |mut taken| {
+            taken.bytes.advance(LENGTH_BYTES);
+            let _nobody_waits = answer.send(taken);
             Ok(None)
         });
         self.open_backend().await?;
-        self.queue(Pending::Rewrite(take)).await?;
+        self.queue(Pending::Rewrite(take, kind)).await?;
         self.send(&request).await?;
         Ok(answered)
     }
@@ -342,8 +348,8 @@ impl Requests {
 
 /// Where the answer to a question of ours comes from.
 enum Waiting {
-    InLine(oneshot::Receiver<BytesMut>),
-    Aside(BrokerId, Bytes),
+    InLine(oneshot::Receiver<Taken>),
+    Aside(BrokerId, Ask),
 }
 
 const NO_HEADER: RequestPrefix = RequestPrefix { api_key: -1, api_version: -1, correlation_id: 0 };

@@ -16,7 +16,8 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Request, StrBytes};
 
 use super::{
-    AnswerError, Ask, Asked, Asker, Gather, Reply, answer_frame, decode_answer, request_frame,
+    AnswerError, AnswerKind, Ask, Asked, Asker, Gather, Reply, answer_frame, decode_answer,
+    request_frame,
 };
 use crate::seat::destination::SEAT_SETTING;
 use crate::types::BrokerId;
@@ -184,8 +185,8 @@ where
         }
         answer_frame::<R>(&asked.header, &response)
     };
-    let broker = None;
-    Ok(Reply::Gather(Gather { asks: vec![Ask { broker, request }], finish: Box::new(finish) }))
+    let ask = Ask { broker: None, answer: AnswerKind::Plain, request };
+    Ok(Reply::Gather(Gather { asks: vec![ask], finish: Box::new(finish) }))
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Fetch of consumers: we hold no log, so they are sent to an in-sync replica that does (KIP-392).
-//! A client that does not go there has its fetches relayed, where the connection's broker can serve.
+//! A client that does not go there has its fetches relayed, where the connection's broker can serve;
+//! one too old to be sent anywhere has them rewritten ([`old`]).
+
+mod old;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -38,6 +41,8 @@ pub struct Redirects {
     told: HashMap<PartitionKey, Told>,
     /// Partitions of the last full fetch that was relayed; a fetch session may go on with them.
     relayed: BTreeSet<PartitionKey>,
+    /// How often an old client's fetch was put to one of several replicas.
+    turn: usize,
 }
 
 #[derive(Debug)]
@@ -79,15 +84,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
     }
     let standings = Standings::look_up(asker.context, named(&asked.body)).await;
     if version < PREFERRED_REPLICA_SINCE {
-        asker.context.complaints.say(|more| {
-            let client = asked.header.client_id.as_deref().unwrap_or("");
-            tracing::warn!(
-                client,
-                version,
-                more,
-                "consumers older than Fetch v11 cannot read mirrors while this seat leads them"
-            );
-        });
+        return old::answer(asked, standings, asker);
     }
     full(frame, &asked, standings, asker)
 }
@@ -138,11 +135,10 @@ fn full(
             led_keys.insert(led.key);
         }
     }
-    let can_relay = asked.version() >= PREFERRED_REPLICA_SINCE && backend_holds_all;
     let relays = !asker.redirects.relayed.is_empty();
     // Without topics it only closes a session, which is the follower's if there is one.
     let closes = led_keys.is_empty() && asked.body.topics.is_empty();
-    if (can_relay && straight_back && !led_keys.is_empty()) || (relays && closes) {
+    if (backend_holds_all && straight_back && !led_keys.is_empty()) || (relays && closes) {
         asker.redirects.relayed = led_keys;
         return Ok(Reply::Relay(frame));
     }
@@ -150,8 +146,7 @@ fn full(
     let response = response(asked, &mut standings, asker);
     match asked.answer(&response)? {
         Reply::Answer(answer) if straight_back => {
-            let wait = u64::try_from(asked.body.max_wait_ms).unwrap_or(0);
-            Ok(Reply::Held(answer, Duration::from_millis(wait).min(HOLD_MAX)))
+            Ok(Reply::Held(answer, duration(asked.body.max_wait_ms).min(HOLD_MAX)))
         }
         reply => Ok(reply),
     }
@@ -165,6 +160,10 @@ fn named(request: &FetchRequest) -> Vec<(TopicRef, i32)> {
         named.extend(partitions.map(|partition| (reference.clone(), partition.partition)));
     }
     named
+}
+
+fn duration(milliseconds: i32) -> Duration {
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
 }
 
 fn holds(backend: Option<BrokerId>, led: &Led) -> bool {
@@ -183,7 +182,7 @@ fn response(
     let topics = asked.body.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let standing = standings.take();
-            redirect(asked, partition, &standing, asker)
+            redirect(&asked.body.rack_id, partition, &standing, asker)
                 .unwrap_or_else(|code| empty(partition).with_error_code(code))
         });
         FetchableTopicResponse::default()
@@ -195,18 +194,15 @@ fn response(
 }
 
 fn redirect(
-    asked: &Asked<FetchRequest>,
+    rack: &str,
     partition: &FetchPartition,
     standing: &Standing,
     asker: &Asker<'_>,
 ) -> Result<PartitionData, i16> {
     let led = standing.led_at(partition.current_leader_epoch)?;
     let not_now = ResponseError::NotLeaderOrFollower.code();
-    if asked.version() < PREFERRED_REPLICA_SINCE {
-        return Err(not_now);
-    }
     let high_watermark = led.partition.high_watermark.ok_or(not_now)?;
-    let replica = preferred_replica(led, &asked.body.rack_id, asker).ok_or(not_now)?;
+    let replica = preferred_replica(led, rack, asker).ok_or(not_now)?;
     Ok(empty(partition)
         .with_error_code(0)
         .with_high_watermark(high_watermark.0)

@@ -17,7 +17,8 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::{
-    AnswerError, Ask, Asked, Asker, Gather, Reply, answer_frame, decode_answer, request_frame,
+    AnswerError, AnswerKind, Ask, Asked, Asker, Gather, Reply, answer_frame, decode_answer,
+    request_frame,
 };
 use crate::gateway::backend;
 use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
@@ -81,7 +82,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
     for (broker, share) in shares {
         for (kind, request) in requests(&asked.header, &asked.body, share)? {
             let broker = Some(broker);
-            asks.push(Ask { broker, request });
+            asks.push(Ask { broker, answer: AnswerKind::Plain, request });
             kinds.push(kind);
         }
     }

@@ -58,8 +58,19 @@ pub type Finish = Box<dyn FnOnce(Vec<Option<BytesMut>>) -> Result<Bytes, AnswerE
 pub struct Ask {
     /// Whom; `None`: whichever broker the connection is relayed to.
     pub broker: Option<BrokerId>,
+    /// What the answer is like.
+    pub answer: AnswerKind,
     /// The frame, length included.
     pub request: Bytes,
+}
+
+/// What a broker's answer to a question of ours is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// Comes at once and is small.
+    Plain,
+    /// Holds records: room is taken for it. It may be held back as long as this.
+    Records(Duration),
 }
 
 /// Why no answer can be given; the connection is closed, as a broker does.

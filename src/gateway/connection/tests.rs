@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::super::answers::testing::{
     LISTENER, MIRROR, MIRROR_ID, Member, decoded_frame, members, request, world_of,
 };
-use super::super::{ListenerName, backend, serve_listener};
+use super::super::{ListenerName, serve_listener};
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -81,6 +81,13 @@ impl Stage {
     }
 }
 
+async fn read_frame(reader: &mut TcpStream) -> io::Result<BytesMut> {
+    let mut prefix = [0; LENGTH_BYTES];
+    reader.read_exact(&mut prefix).await?;
+    let length = frame_length(prefix, 64 << 20).map_err(io::Error::other)?;
+    read_bytes(reader, BytesMut::new(), length).await
+}
+
 /// The other end of a connection.
 struct Peer(TcpStream);
 
@@ -92,12 +99,12 @@ impl Peer {
     }
 
     async fn receive(&mut self) -> Bytes {
-        let read = backend::read_frame(&mut self.0, 64 << 20);
+        let read = read_frame(&mut self.0);
         timeout(DEADLINE, read).await.unwrap().unwrap().freeze()
     }
 
     async fn is_closed(&mut self) -> bool {
-        let read = backend::read_frame(&mut self.0, 64 << 20);
+        let read = read_frame(&mut self.0);
         timeout(DEADLINE, read).await.unwrap().is_err()
     }
 }

@@ -100,16 +100,6 @@ async fn a_wrong_leader_epoch_makes_clients_look_again() {
 }
 
 #[tokio::test]
-async fn consumers_that_cannot_be_sent_away_are_refused() {
-    let world = world();
-    for version in versions_of::<FetchRequest>().filter(|version| *version < 11) {
-        let body = fetch(version, &[(MIRROR, 0)], "");
-        let reply = reply(version, &body, &mut asker_of(&world)).await;
-        assert_eq!(codes(&decoded::<FetchRequest>(version, reply)), [6]);
-    }
-}
-
-#[tokio::test]
 async fn a_client_that_comes_straight_back_is_relayed_where_its_broker_can_serve() {
     let world = world();
     let body = fetch(17, &[(MIRROR, 0)], "");
