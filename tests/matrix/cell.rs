@@ -1,18 +1,19 @@
 //! One cell of the version matrix: a destination of one release mirrors from a source of another. The
 //! same story for all: what is mirrored, then the daemon dies, then a real broker is restarted.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::compare::{open_leader, wait_identical};
+use crate::support::compare::wait_identical;
 use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
 use crate::support::dist::Dist;
 use crate::support::eventually;
 use crate::support::java::Produce;
 use crate::support::judge::produce::plain_batch;
 use crate::support::judge::{Judge, NewTopic};
+use crate::support::table;
 use crate::support::workspace::Workspace;
 
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -21,8 +22,6 @@ const POLICY_VIOLATION: i16 = 44;
 const NOT_LEADER: i16 = 6;
 /// Clients are the newest: what is looked at is brokers.
 const CLIENTS: &str = "4.3.1";
-/// Records further apart than this are in different segments.
-const SEGMENT: Duration = Duration::from_secs(120);
 
 /// A pair of releases.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +77,7 @@ impl Cell {
         for topic in ["codecs", "payments"] {
             source.create_topic(&NewTopic::new(topic, 2))?;
         }
-        compact(&source, &clients)?;
+        table::compacted(&source, &clients, "table")?;
         load(&source, "before").run(&clients)?;
         let mut daemon =
             DaemonSpec::new(&source, &destination, &TOPICS).start_in(binary, workspace)?;
@@ -155,27 +154,4 @@ fn load(source: &Cluster, name: &str) -> Produce {
     let codecs = codec("none").and(codec("gzip")).and(codec("snappy")).and(codec("lz4"));
     let transactions = transactions("mix").and(transactions("interleaved"));
     codecs.and(codec("zstd")).and(transactions)
-}
-
-/// Makes a table and waits until the source's cleaner has made holes in it.
-fn compact(source: &Cluster, clients: &Dist) -> Result<()> {
-    let table = NewTopic::new("table", 1)
-        .config("cleanup.policy", "compact")
-        .config("segment.bytes", 1 << 20)
-        .config("segment.ms", SEGMENT.as_millis())
-        .config("min.cleanable.dirty.ratio", 0.01);
-    source.create_topic(&table)?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let segment = |number: u32, keys: u32| {
-        let time = (now + number * 2 * SEGMENT).as_millis();
-        let load = Produce::to(&source.bootstrap(), "table").count(40).option("keys", keys);
-        load.option("timestamp", time).option("flush", 10)
-    };
-    let sent = segment(0, 10).and(segment(1, 5)).and(segment(2, 3)).run(clients)?;
-    eventually(DEADLINE, "holes in the table", || {
-        let log = open_leader(source, "table", 0)?.rest()?;
-        let left: i32 = log.iter().map(|batch| batch.record_count()).sum();
-        ensure!((left as usize) < sent.len(), "{left} of {} records", sent.len());
-        Ok(())
-    })
 }

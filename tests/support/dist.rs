@@ -35,6 +35,18 @@ impl Dist {
         Self::resolve(version, version, &[])
     }
 
+    /// The client library alone: for releases whose brokers and tools nobody needs.
+    pub fn clients(version: &str) -> Result<Self> {
+        let name = format!("{version}-clients");
+        Self::resolve_all(version, &name, &["kafka-clients"])
+    }
+
+    /// The same as [`Self::get`] with Kafka Streams, and Kafka Connect with its file connectors.
+    pub fn with_applications(version: &str) -> Result<Self> {
+        let name = format!("{version}-applications");
+        Self::resolve(version, &name, &["kafka-streams", "connect-file"])
+    }
+
     /// The same with MirrorMaker 2, for comparisons.
     pub fn with_mirror_maker(version: &str) -> Result<Self> {
         let name = format!("{version}-mirror-maker");
@@ -93,6 +105,11 @@ impl Dist {
     }
 
     fn resolve(version: &str, name: &str, extra: &[&str]) -> Result<Self> {
+        let artifacts = [&["kafka_2.13", "kafka-tools"], extra].concat();
+        Self::resolve_all(version, name, &artifacts)
+    }
+
+    fn resolve_all(version: &str, name: &str, artifacts: &[&str]) -> Result<Self> {
         let home = cache()?.join(name);
         std::fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
         let dist = Self { version: version.to_owned(), home };
@@ -104,16 +121,16 @@ impl Dist {
         let lock = File::create(dist.home.join(".lock"))?;
         lock.lock().context("lock the cache of Kafka releases")?;
         if !dist.home.join(COMPLETE).exists() {
-            dist.download(extra)?;
+            dist.download(artifacts)?;
             File::create(dist.home.join(COMPLETE))?;
         }
         Ok(dist)
     }
 
-    fn download(&self, extra: &[&str]) -> Result<()> {
+    fn download(&self, artifacts: &[&str]) -> Result<()> {
         require("mvn", &["-v"], "Maven, e.g. apt-get install maven")?;
         let pom = self.home.join("pom.xml");
-        std::fs::write(&pom, self.pom(extra))?;
+        std::fs::write(&pom, self.pom(artifacts))?;
         let jars = self.home.join("jars");
         let output = Command::new("mvn")
             .args(["-q", "-B", "-f"])
@@ -132,14 +149,14 @@ impl Dist {
         Ok(())
     }
 
-    fn pom(&self, extra: &[&str]) -> String {
+    fn pom(&self, artifacts: &[&str]) -> String {
         let binding = if self.major() >= 4 {
             ("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J_VERSION)
         } else {
             ("org.slf4j", "slf4j-reload4j", RELOAD4J_BINDING_VERSION)
         };
-        let kafka = ["kafka_2.13", "kafka-tools"].iter().chain(extra);
-        let all = kafka
+        let all = artifacts
+            .iter()
             .map(|artifact| ("org.apache.kafka", *artifact, self.version.as_str()))
             .chain([binding]);
         let mut dependencies = String::new();
@@ -158,7 +175,8 @@ impl Dist {
     }
 }
 
-fn cache() -> Result<PathBuf> {
+/// Where releases, and other people's clients, are kept.
+pub fn cache() -> Result<PathBuf> {
     let path = std::env::var_os(CACHE)
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/kafka"), PathBuf::from);
     std::path::absolute(&path).context("find the cache of Kafka releases")

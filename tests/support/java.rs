@@ -40,7 +40,7 @@ impl Outcome {
     }
 }
 
-/// A Java program that runs beside the test; dropped, it is killed.
+/// A program that runs beside the test; dropped, it is killed.
 #[derive(Debug)]
 pub struct Background {
     process: Supervised,
@@ -48,7 +48,8 @@ pub struct Background {
 }
 
 impl Background {
-    fn spawn(program: &Command) -> Result<Self> {
+    /// Starts it.
+    pub fn spawn(program: &Command) -> Result<Self> {
         let output = tempfile::tempdir()?;
         let (out, err) = (output.path().join("out"), output.path().join("err"));
         let process = Supervised::spawn_apart(program, &out, &err)?;
@@ -60,6 +61,11 @@ impl Background {
         let text = self.read("out")?;
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         Ok(whole.lines().map(str::to_owned).collect())
+    }
+
+    /// What it has said on standard error so far.
+    pub fn complaints(&self) -> Result<String> {
+        self.read("err")
     }
 
     /// Pid of the JVM.
@@ -120,6 +126,7 @@ pub fn start_tool(dist: &Dist, main_class: &str, arguments: &[&str]) -> Result<B
 /// | `first` 0 | number of the first record; values and keys follow from the number |
 /// | `rate` 0 | records a second; 0: as fast as it goes |
 /// | `size` 100 | bytes of a value |
+/// | `value` | the value of every record; default: from its number |
 /// | `partition` -1 | the one partition; -1: the producer chooses |
 /// | `keys` 0 | how many different keys; 0: none |
 /// | `headers` 0 | headers of each record; names repeat, every third value is null |
@@ -264,9 +271,19 @@ pub fn sorted(stdout: &str) -> Vec<String> {
 
 /// Starts one of the programs beside this file and leaves it running.
 pub fn run_program(dist: &Dist, main_class: &str, arguments: &[String]) -> Result<Background> {
+    run_sources(dist, &SOURCES, main_class, arguments)
+}
+
+/// Starts a program of these files (name and text), with this release's jars, and leaves it running.
+pub fn run_sources(
+    dist: &Dist,
+    sources: &[(&str, &str)],
+    main_class: &str,
+    arguments: &[String],
+) -> Result<Background> {
     let mut options = client_options(dist)?;
     options.push("-Xmx384m".to_owned());
-    let class_path = format!("{}:{}", compiled(dist)?.display(), dist.class_path()?);
+    let class_path = format!("{}:{}", compiled(dist, sources)?.display(), dist.class_path()?);
     let mut command = Command::new("java");
     command.args(options).args(["-cp", &class_path, main_class]);
     command.args(arguments);
@@ -280,8 +297,8 @@ fn client_options(dist: &Dist) -> Result<Vec<String>> {
 }
 
 /// Directory of the compiled programs; compiles them when nobody has.
-fn compiled(dist: &Dist) -> Result<PathBuf> {
-    let all: String = SOURCES.iter().map(|(_, text)| *text).collect();
+fn compiled(dist: &Dist, sources: &[(&str, &str)]) -> Result<PathBuf> {
+    let all: String = sources.iter().map(|(_, text)| *text).collect();
     let name = format!("classes-{:08x}", crc32c::crc32c(all.as_bytes()));
     let classes = dist.home().join(&name);
     if classes.exists() {
@@ -297,7 +314,7 @@ fn compiled(dist: &Dist) -> Result<PathBuf> {
     let mut javac = Command::new("javac");
     javac.args(["-nowarn", "-cp", &dist.class_path()?, "-d"]);
     javac.arg(&unfinished);
-    for (name, text) in SOURCES {
+    for (name, text) in sources {
         let source = unfinished.join(name);
         std::fs::write(&source, text)?;
         javac.arg(source);

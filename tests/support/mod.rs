@@ -17,6 +17,7 @@ pub mod load;
 pub mod process;
 pub mod proxy;
 pub mod scenario;
+pub mod table;
 pub mod watch;
 pub mod workspace;
 

@@ -154,6 +154,8 @@ public final class Produce {
     }
 
     private static byte[] value(long index) {
+        String text = option("value", "");
+        if (!text.isEmpty()) return text.getBytes(StandardCharsets.UTF_8);
         int size = (int) number("size", 100);
         byte[] value = new byte[size];
         Random random = new Random(index);

@@ -1,0 +1,311 @@
+//! Every client reads mirrors while the daemon is up, is killed in the middle, and returns; what each
+//! read is the source's, record by record.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use super::programs::{Program, all};
+use super::stage::{DEADLINE, Stage, TOPICS};
+use crate::support::cluster::Cluster;
+use crate::support::java::Background;
+use crate::support::{eventually, scenario};
+
+/// Milliseconds after each record of a reader that is to be met in the middle.
+const PACE: u32 = 8;
+/// Records of each reader before the daemon is killed.
+const BEGUN: usize = 50;
+/// The newest client judges what the others read.
+const REFERENCE: Program = Program::Java("4.3.1");
+
+#[test]
+fn clients_read_a_mirror_whatever_becomes_of_the_daemon() {
+    scenario("clients", |workspace| {
+        let mut stage = Stage::start(workspace)?;
+        let readers = readers();
+        let running = Running::start(&readers, &stage.destination, PACE)?;
+        let begun = running.wait_each(BEGUN)?;
+        stage.daemon.kill()?;
+        stage.wait_real_leaders()?;
+        running.have_gone_on(&begun)?;
+        stage.load("while-dead", 1)?;
+        stage.daemon.start_again()?;
+        stage.daemon.wait_ready()?;
+        stage.wait_led()?;
+        stage.load("after", 1)?;
+        stage.end()?;
+        let reference = Reference::read(&stage.source)?;
+        reference.compare(running.wait()?)?;
+        // All anew, from the beginning, as fast as it goes.
+        reference.compare(Running::start(&readers, &stage.destination, 0)?.wait()?)
+    });
+}
+
+/// One reader: a client in one way of reading.
+#[derive(Clone, Debug)]
+struct Reader {
+    program: Program,
+    name: String,
+    mode: &'static str,
+    committed: bool,
+    /// Arguments that only this one has.
+    more: Vec<&'static str>,
+}
+
+impl Reader {
+    fn new(program: Program, name: &str, mode: &'static str, committed: bool) -> Self {
+        Self { program, name: name.to_owned(), mode, committed, more: Vec::new() }
+    }
+
+    fn with(mut self, arguments: &[&'static str]) -> Self {
+        self.more.extend(arguments);
+        self
+    }
+
+    fn arguments(&self, cluster: &Cluster, pace: u32) -> Vec<String> {
+        let isolation = if self.committed { "read_committed" } else { "read_uncommitted" };
+        let topics: Vec<_> = TOPICS.iter().map(|(topic, _)| *topic).collect();
+        let partitions: i32 = TOPICS.iter().map(|(_, count)| count).sum();
+        let mut arguments = vec![
+            // A group of its own for each round.
+            format!("name={}", self.name),
+            format!("bootstrap={}", cluster.bootstrap()),
+            format!("topics={}", topics.join(",")),
+            format!("mode={}", self.mode),
+            format!("isolation={isolation}"),
+            format!("partitions={partitions}"),
+            format!("pace={pace}"),
+        ];
+        arguments.extend(self.more.iter().map(|more| (*more).to_owned()));
+        arguments
+    }
+}
+
+/// Who reads.
+fn readers() -> Vec<Reader> {
+    let java = |version, mode, committed| {
+        let kind = if committed { "-committed" } else { "" };
+        Reader::new(
+            Program::Java(version),
+            &format!("java-{version}-{mode}{kind}"),
+            mode,
+            committed,
+        )
+    };
+    let go = |name, client, mode, committed| {
+        Reader::new(Program::Go, name, mode, committed).with(&[client])
+    };
+    let mut readers = vec![
+        java("4.3.1", "group", true),
+        java("4.3.1", "consumer", true),
+        java("4.3.1", "assign", false),
+        java("3.9.1", "group", true),
+        java("2.8.2", "group", true),
+        Reader::new(Program::Librdkafka, "librdkafka", "group", true),
+        Reader::new(Program::KafkaPython, "kafka-python", "group", true),
+        go("franz-go", "client=franz", "group", true),
+        go("sarama-4", "client=sarama", "assign", true).with(&["version=4.0.0"]),
+        go("sarama", "client=sarama", "group", true),
+    ];
+    if all() {
+        readers.extend([
+            java("4.3.1", "assign", true),
+            java("3.9.1", "assign", false),
+            java("2.8.2", "assign", false),
+            Reader::new(Program::Librdkafka, "librdkafka-848", "consumer", true),
+            Reader::new(Program::Librdkafka, "librdkafka-assign", "assign", false),
+            Reader::new(Program::KafkaPython, "kafka-python-assign", "assign", false),
+            go("franz-go-assign", "client=franz", "assign", false),
+            go("sarama-4-group", "client=sarama", "group", false).with(&["version=4.0.0"]),
+        ]);
+    }
+    readers.retain(|reader| reader.program.is_there());
+    readers
+}
+
+/// Readers under way.
+struct Running {
+    readers: Vec<Reader>,
+    processes: Vec<Background>,
+}
+
+impl Running {
+    fn start(readers: &[Reader], cluster: &Cluster, pace: u32) -> Result<Self> {
+        let readers: Vec<_> = readers
+            .iter()
+            .cloned()
+            .map(|reader| Reader { name: format!("{}-{pace}", reader.name), ..reader })
+            .collect();
+        let mut together: Vec<(Program, Vec<String>)> = Vec::new();
+        for reader in &readers {
+            let arguments = reader.arguments(cluster, pace);
+            let of_same = |(program, _): &&mut (Program, _)| *program == reader.program;
+            match together.iter_mut().find(of_same) {
+                Some((program, words)) if program.takes_several() => {
+                    words.push("and".to_owned());
+                    words.extend(arguments);
+                }
+                _ => together.push((reader.program, arguments)),
+            }
+        }
+        let started = together.iter().map(|(program, words)| program.read(words));
+        Ok(Self { processes: started.collect::<Result<_>>()?, readers })
+    }
+
+    /// How many records each has printed.
+    fn counts(&self) -> Result<BTreeMap<String, usize>> {
+        let mut counts: BTreeMap<_, _> =
+            self.readers.iter().map(|reader| (reader.name.clone(), 0)).collect();
+        for process in &self.processes {
+            for line in process.lines()? {
+                let line: ReaderOf = serde_json::from_str(&line).with_context(|| line.clone())?;
+                *counts.get_mut(&line.reader).context("a stranger prints")? += 1;
+            }
+        }
+        Ok(counts)
+    }
+
+    fn wait_each(&self, least: usize) -> Result<BTreeMap<String, usize>> {
+        eventually(DEADLINE, format!("{least} records of each reader"), || {
+            let counts = self.counts()?;
+            let late: Vec<_> = counts.iter().filter(|(_, count)| **count < least).collect();
+            ensure!(late.is_empty(), "{late:?}; {}", self.complaints());
+            Ok(counts)
+        })
+    }
+
+    /// What they say on standard error, the end of it.
+    fn complaints(&self) -> String {
+        let all = self.processes.iter().filter_map(|process| process.complaints().ok());
+        let ends = all.map(|text| text.lines().rev().take(5).collect::<Vec<_>>().join(" | "));
+        ends.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Each has read on since, or had everything then.
+    fn have_gone_on(&self, before: &BTreeMap<String, usize>) -> Result<()> {
+        let now = self.counts()?;
+        eprintln!("records before and after the daemon's death: {before:?}, {now:?}");
+        let still: Vec<_> = now.iter().filter(|(name, count)| before[*name] >= **count).collect();
+        ensure!(still.is_empty(), "read nothing while the daemon was dead: {still:?}");
+        Ok(())
+    }
+
+    /// Records of each reader, in the order in which it read them.
+    fn wait(self) -> Result<Vec<(Reader, Vec<Record>)>> {
+        let mut records: BTreeMap<String, Vec<Record>> = BTreeMap::new();
+        for process in self.processes {
+            let outcome = process.wait(DEADLINE)?;
+            let stdout = outcome.success()?.stdout;
+            for line in stdout.lines() {
+                let of: ReaderOf = serde_json::from_str(line).with_context(|| line.to_owned())?;
+                let record: Record = serde_json::from_str(line)?;
+                records.entry(of.reader).or_default().push(record);
+            }
+        }
+        let of = |reader: Reader| {
+            let read = records.remove(&reader.name).unwrap_or_default();
+            (reader, read)
+        };
+        Ok(self.readers.into_iter().map(of).collect())
+    }
+}
+
+#[derive(Deserialize)]
+struct ReaderOf {
+    reader: String,
+}
+
+/// A record as any client tells it; keys and values in hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Record {
+    topic: String,
+    partition: i32,
+    offset: i64,
+    timestamp: i64,
+    key: Option<String>,
+    value: Option<String>,
+    headers: Vec<(String, Option<String>)>,
+}
+
+type Log = BTreeMap<(String, i32), Vec<Record>>;
+
+/// Records by partition, in the order in which they were read.
+fn by_partition(records: Vec<Record>) -> Log {
+    let mut log = Log::new();
+    for record in records {
+        log.entry((record.topic.clone(), record.partition)).or_default().push(record);
+    }
+    log
+}
+
+/// What is at the source.
+struct Reference {
+    committed: Log,
+    all: Log,
+}
+
+impl Reference {
+    fn read(source: &Cluster) -> Result<Self> {
+        let readers = [
+            Reader::new(REFERENCE, "committed", "assign", true),
+            Reader::new(REFERENCE, "all", "assign", false),
+        ];
+        let mut read = Running::start(&readers, source, 0)?.wait()?.into_iter();
+        let mut next = || read.next().map(|(_, records)| by_partition(records));
+        let (committed, all) = next().zip(next()).context("two readers")?;
+        let count = |log: &Log| log.values().map(Vec::len).sum::<usize>();
+        let (few, many) = (count(&committed), count(&all));
+        ensure!(few > 1000 && few < many, "{few} committed records of {many}");
+        Ok(Self { committed, all })
+    }
+
+    /// Fails with the first record that a reader read otherwise.
+    fn compare(&self, read: Vec<(Reader, Vec<Record>)>) -> Result<()> {
+        for (reader, records) in read {
+            let wanted = if reader.committed { &self.committed } else { &self.all };
+            let found = by_partition(records);
+            for (place, wanted) in wanted {
+                let found = found.get(place).map_or(&[][..], Vec::as_slice);
+                let both = wanted.iter().zip(found);
+                let differing = both.into_iter().find(|(wanted, found)| wanted != found);
+                ensure!(differing.is_none(), "{}: {place:?}: {differing:#?}", reader.name);
+                let (wanted, found) = (wanted.len(), found.len());
+                ensure!(wanted == found, "{}: {place:?}: {found} of {wanted}", reader.name);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_record_read_otherwise_is_found() {
+    let record = |offset| Record {
+        topic: "orders".to_owned(),
+        partition: 0,
+        offset,
+        timestamp: 17,
+        key: None,
+        value: Some("ff".to_owned()),
+        headers: vec![("name".to_owned(), None)],
+    };
+    let all = by_partition(vec![record(0), record(2)]);
+    let reference = Reference { committed: all.clone(), all };
+    let reader = Reader::new(Program::Go, "reader", "assign", true);
+    let judge = |read: Vec<Record>| reference.compare(vec![(reader.clone(), read)]).is_ok();
+    assert!(judge(vec![record(0), record(2)]));
+    let otherwise = [
+        Record { timestamp: 18, ..record(2) },
+        Record { key: Some(String::new()), ..record(2) },
+        Record { value: None, ..record(2) },
+        Record { headers: Vec::new(), ..record(2) },
+        record(1),
+    ];
+    for other in otherwise {
+        assert!(!judge(vec![record(0), other]));
+    }
+    assert!(!judge(vec![record(0)]));
+    assert!(!judge(vec![record(2), record(0)]));
+    assert!(!judge(vec![record(0), record(2), record(2)]));
+    assert!(!judge(vec![record(0), record(0), record(2)]));
+}

@@ -1,0 +1,126 @@
+//! The pair of clusters that all judges look at: mirrors with every codec, transactions of every fate,
+//! compaction holes and headers, and the daemon that leads them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::support::cluster::{Cluster, ClusterSpec};
+use crate::support::compare::wait_identical;
+use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
+use crate::support::eventually;
+use crate::support::java::Produce;
+use crate::support::judge::NewTopic;
+use crate::support::table;
+use crate::support::workspace::Workspace;
+
+/// For everything that takes its time and has to happen.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+/// The mirrors, with how many partitions they have.
+pub const TOPICS: [(&str, i32); 3] = [("codecs", 2), ("payments", 2), ("table", 1)];
+
+/// Source of one broker, destination of two, and the daemon between them.
+pub struct Stage {
+    pub source: Cluster,
+    pub destination: Cluster,
+    pub daemon: Daemon,
+}
+
+impl Stage {
+    /// Starts all, and waits until what the source has is mirrored and led by the seat.
+    pub fn start(workspace: &Workspace) -> Result<Self> {
+        let source = ClusterSpec::new("source").heap_mb(384);
+        let source = source.property("log.cleaner.backoff.ms", 100).start_in(workspace)?;
+        // Each side compacts on its own: here one must not, to be compared.
+        let destination = ClusterSpec::new("destination")
+            .brokers(2)
+            .heap_mb(384)
+            .property("log.cleaner.backoff.ms", 3_600_000)
+            .start_in(workspace)?;
+        for name in ["codecs", "payments"] {
+            source.create_topic(&NewTopic::new(name, 2))?;
+        }
+        table::compacted(&source, source.dist(), "table")?;
+        let mut daemon = DaemonSpec::new(&source, &destination, &["codecs", "payments", "table"])
+            .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+        daemon.wait_ready()?;
+        let stage = Self { source, destination, daemon };
+        stage.load("before", 40)?;
+        stage.wait_mirrored()?;
+        stage.wait_led()?;
+        Ok(stage)
+    }
+
+    /// So many times 62 records: each codec, transactions that commit, abort and lie between each other.
+    pub fn load(&self, name: &str, times: u64) -> Result<()> {
+        let to = self.source.bootstrap();
+        let codec = |codec: &str| {
+            let load = Produce::to(&to, "codecs").count(4 * times).option("compression", codec);
+            load.option("flush", 10).option("headers", 3).option("null-values", 7).option("keys", 5)
+        };
+        let transactions = |mode: &str| {
+            let load = Produce::to(&to, "payments").count(20 * times).option("transactions", mode);
+            load.option("transactional-id", format!("{name}-{mode}"))
+                .option("per-transaction", 5)
+                .option("keys", 9)
+        };
+        let codecs = codec("none").and(codec("gzip")).and(codec("snappy")).and(codec("lz4"));
+        let table = Produce::to(&to, "table").count(2 * times).option("keys", 3);
+        codecs
+            .and(codec("zstd"))
+            .and(transactions("mix"))
+            .and(transactions("interleaved"))
+            .and(table)
+            .run(self.source.dist())?;
+        Ok(())
+    }
+
+    /// The value that ends every reader, in each partition.
+    pub fn end(&self) -> Result<()> {
+        let places =
+            TOPICS.iter().flat_map(|(topic, count)| (0..*count).map(move |at| (topic, at)));
+        let end = |(topic, partition): (&&str, i32)| {
+            let load = Produce::to(&self.source.bootstrap(), topic).count(1).option("value", "end");
+            load.option("partition", partition).option("keys", 1)
+        };
+        let load = places.map(end).reduce(Produce::and).context("no topics")?;
+        load.run(self.source.dist())?;
+        Ok(())
+    }
+
+    /// Waits until every replica is the source's equal.
+    pub fn wait_mirrored(&self) -> Result<()> {
+        for (topic, count) in TOPICS {
+            eventually(DEADLINE, format!("mirror {topic}"), || {
+                let found = self.destination.any_judge()?.topic(topic)?.partitions.len();
+                ensure!(i32::try_from(found)? == count, "{found} of {count} partitions");
+                Ok(())
+            })?;
+            wait_identical(&self.source, &self.destination, topic, topic, DEADLINE)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the seat leads every mirror, and every replica is in sync.
+    pub fn wait_led(&self) -> Result<()> {
+        self.wait_leaders("the seat to lead", |leader| leader == SEAT)
+    }
+
+    /// Waits until real brokers lead.
+    pub fn wait_real_leaders(&self) -> Result<()> {
+        self.wait_leaders("real brokers to lead", |leader| leader >= 0 && leader != SEAT)
+    }
+
+    fn wait_leaders(&self, what: &str, is_right: impl Fn(i32) -> bool) -> Result<()> {
+        eventually(DEADLINE, what, || {
+            for broker in self.destination.broker_ids() {
+                for (topic, _) in TOPICS {
+                    let found = self.destination.judge(broker)?.topic(topic)?.partitions;
+                    let wrong = found.iter().find(|(_, found)| !is_right(found.leader));
+                    ensure!(wrong.is_none(), "broker {broker}: {topic}: {wrong:?}");
+                }
+            }
+            Ok(())
+        })
+    }
+}
