@@ -384,7 +384,6 @@ fn start_leader(
         bumps: bumps.clone(),
         report,
         events: told.events.clone(),
-        notes: told.notes.clone(),
     };
     let task = LeaderTask::new(leader_config, image, registration, outputs);
     let inputs = LeaderInputs {

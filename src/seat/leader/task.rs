@@ -25,7 +25,6 @@ use crate::mirror::revival::Revivals;
 use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::isr::{IsrOutcome, IsrRequest};
 use crate::tail::events::Events;
-use crate::tail::notes::Notes;
 use crate::tail::{Arrival, Order, Orders, Trouble};
 use crate::types::{BrokerEpoch, BrokerId, LinkName, Offset, PartitionKey, TopicId};
 
@@ -73,8 +72,6 @@ pub struct LeaderOutputs {
     pub report: watch::Sender<Arc<LeaderReport>>,
     /// What a person may want to know later.
     pub events: Events,
-    /// What is to be durable soon.
-    pub notes: Notes,
 }
 
 /// The owner of all partitions that we lead.
@@ -110,9 +107,6 @@ pub struct LeaderTask {
     pub(super) next_revival: Duration,
     report: watch::Sender<Arc<LeaderReport>>,
     pub(super) events: Events,
-    /// For the source epochs of what is copied.
-    #[allow(dead_code)]
-    pub(super) notes: Notes,
     generation: u64,
     started: Instant,
 }
@@ -150,7 +144,6 @@ impl LeaderTask {
             next_revival: Duration::ZERO,
             report: outputs.report,
             events: outputs.events,
-            notes: outputs.notes,
             generation: 0,
             started: Instant::now(),
         }
