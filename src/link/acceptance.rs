@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::tail_check::{Evidence, Tail};
+use super::tail_check::Evidence;
 use crate::mirror::event::{Event, EventKind};
 use crate::tail::Trouble;
 use crate::tail::events::Events;
+use crate::tail::marks::SourceTail;
 use crate::types::{LinkName, Offset, PartitionKey, TopicName};
 
 /// A topic is gone when the source says so this often in a row,
@@ -42,11 +43,10 @@ pub struct Judged<'a> {
     pub log_end: Offset,
 }
 
-/// Judges copies of one link.
+/// What evidence means, for the copies of one link.
 #[derive(Debug)]
-pub struct Acceptance {
+pub struct Judge {
     link: LinkName,
-    failures: watch::Sender<Failures>,
     events: Events,
     /// Since when, and how often, the source said that a partition is not there.
     missing: HashMap<PartitionKey, (Instant, u32)>,
@@ -54,49 +54,35 @@ pub struct Acceptance {
     unproved: HashMap<PartitionKey, Offset>,
 }
 
-impl Acceptance {
+impl Judge {
     /// Nothing has been judged yet.
-    pub fn new(link: LinkName, failures: watch::Sender<Failures>, events: Events) -> Self {
-        Self { link, failures, events, missing: HashMap::new(), unproved: HashMap::new() }
+    pub fn new(link: LinkName, events: Events) -> Self {
+        Self { link, events, missing: HashMap::new(), unproved: HashMap::new() }
     }
 
-    /// By what reading goes on, where the evidence allows us to lead; keeps the reason where not.
-    pub fn judge(&mut self, of: Judged<'_>, evidence: Evidence) -> Option<Tail> {
+    /// By what reading goes on where the evidence allows it, and why it does not where not. `against` is
+    /// what was found against the copy before: only proof undoes that, neither the source's retention
+    /// nor a source that is away for a moment.
+    pub fn weigh(
+        &mut self,
+        of: Judged<'_>,
+        evidence: Evidence,
+        against: Option<Trouble>,
+    ) -> Result<SourceTail, Trouble> {
         if evidence != Evidence::Missing {
             self.missing.remove(&of.key);
         }
-        let trouble = match evidence {
-            Evidence::Same(tail) => {
-                self.note(of, None);
-                return Some(tail);
+        match (evidence, against) {
+            (Evidence::Same(tail), _) => Ok(tail),
+            (Evidence::Against(trouble), _) => Err(trouble),
+            (_, Some(trouble)) => Err(trouble),
+            (Evidence::Nothing(tail), None) => {
+                self.tell_unproved(of);
+                Ok(tail)
             }
-            // What was found against a copy is not undone by the source's retention.
-            Evidence::Nothing(_) if let Some(failed) = self.against(of.key) => failed,
-            Evidence::Nothing(tail) => {
-                self.note(of, None);
-                if self.unproved.insert(of.key, of.log_end) == Some(of.log_end) {
-                    return Some(tail);
-                }
-                let text = "no batch is left that both sides hold; the copy was accepted by the topic's \
-                            id and the source's end";
-                let event = Event::new(EventKind::CopyAcceptedUnproved, text);
-                self.send(of, event.offsets(of.log_end..of.log_end));
-                return Some(tail);
-            }
-            Evidence::Against(trouble) => trouble,
-            Evidence::Missing => self.missing(of.key),
-            Evidence::Later(why) => Trouble::Unavailable(why),
-        };
-        self.note(of, Some(trouble));
-        None
-    }
-
-    /// What was found against a copy before and only proof can undo.
-    fn against(&self, key: PartitionKey) -> Option<Trouble> {
-        let failed = self.failures.borrow().get(&key).map(|failed| failed.trouble.clone());
-        failed.filter(|trouble| {
-            matches!(trouble, Trouble::Truncated { .. } | Trouble::TopicIdChanged)
-        })
+            (Evidence::Missing, None) => Err(self.missing(of.key)),
+            (Evidence::Hidden(why) | Evidence::Later(why), None) => Err(Trouble::Unavailable(why)),
+        }
     }
 
     fn missing(&mut self, key: PartitionKey) -> Trouble {
@@ -108,6 +94,49 @@ impl Acceptance {
         Trouble::Unavailable("the topic or partition does not exist at the source".to_owned())
     }
 
+    fn tell_unproved(&mut self, of: Judged<'_>) {
+        if self.unproved.insert(of.key, of.log_end) == Some(of.log_end) {
+            return;
+        }
+        let text = "no batch is left that both sides hold; the copy was accepted by the topic's id and \
+                    the source's end";
+        let event = Event::new(EventKind::CopyAcceptedUnproved, text);
+        self.send(of, event.offsets(of.log_end..of.log_end));
+    }
+
+    /// Tells something of a copy.
+    fn send(&self, of: Judged<'_>, event: Event) {
+        self.events.send(event.link(&self.link).topic(of.topic).partition(of.key.partition));
+    }
+}
+
+/// Judges copies that we are about to lead, and keeps why some may not be.
+#[derive(Debug)]
+pub struct Acceptance {
+    judge: Judge,
+    failures: watch::Sender<Failures>,
+}
+
+impl Acceptance {
+    /// Nothing has been judged yet.
+    pub fn new(judge: Judge, failures: watch::Sender<Failures>) -> Self {
+        Self { judge, failures }
+    }
+
+    /// By what reading goes on, where the evidence allows us to lead; keeps the reason where not.
+    pub fn judge(&mut self, of: Judged<'_>, evidence: Evidence) -> Option<SourceTail> {
+        let against = self.against(of.key);
+        let found = self.judge.weigh(of, evidence, against);
+        self.note(of, found.as_ref().err().cloned());
+        found.ok()
+    }
+
+    /// What was found against a copy before and only proof can undo.
+    fn against(&self, key: PartitionKey) -> Option<Trouble> {
+        let failed = self.failures.borrow().get(&key).map(|failed| failed.trouble.clone());
+        failed.filter(Trouble::needs_proof)
+    }
+
     fn note(&self, of: Judged<'_>, trouble: Option<Trouble>) {
         let found = trouble.map(|trouble| Failed { trouble, log_end: of.log_end });
         let before = self.failures.borrow().get(&of.key).cloned();
@@ -116,7 +145,7 @@ impl Acceptance {
         }
         match (&before, &found) {
             (_, Some(failed)) if failed.trouble.is_retried() => tracing::info!(
-                link = %self.link, topic = %of.topic, partition = of.key.partition,
+                link = %self.judge.link, topic = %of.topic, partition = of.key.partition,
                 offset = %of.log_end, trouble = %failed.trouble, "tail not checked yet"
             ),
             (_, Some(failed)) => {
@@ -125,11 +154,11 @@ impl Acceptance {
                      led; compare both sides, then resume or exclude it",
                     failed.trouble, of.log_end
                 );
-                self.send(of, Event::new(failed.trouble.reason(), text));
+                self.judge.send(of, Event::new(failed.trouble.reason(), text));
             }
             (Some(before), None) if !before.trouble.is_retried() => {
                 let text = format!("the tail check holds again; before: {}", before.trouble);
-                self.send(of, Event::new(EventKind::PartitionResumed, text));
+                self.judge.send(of, Event::new(EventKind::PartitionResumed, text));
             }
             (_, None) => {}
         }
@@ -141,9 +170,38 @@ impl Acceptance {
             };
         });
     }
+}
 
-    /// Tells something of a copy.
-    pub fn send(&self, of: Judged<'_>, event: Event) {
-        self.events.send(event.link(&self.link).topic(of.topic).partition(of.key.partition));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{TopicId, Uuid};
+
+    #[test]
+    fn what_was_found_against_a_copy_is_undone_by_proof_only() {
+        let topic = TopicName::from("orders");
+        let key = PartitionKey { topic: TopicId(Uuid::from_u128(1)), partition: 0 };
+        let of = Judged { key, topic: &topic, log_end: Offset(50) };
+        let truncated = Trouble::Truncated { ours: Offset(50), source_end: Offset(20) };
+        let (events, _seen) = Events::new();
+        let mut acceptance = Acceptance::new(Judge::new("east".into(), events), Default::default());
+        let mut judge = |evidence| {
+            let found = acceptance.judge(of, evidence);
+            let kept = acceptance.failures.borrow().get(&key).map(|failed| failed.trouble.clone());
+            (found, kept)
+        };
+        let tail = SourceTail::UNKNOWN;
+        assert_eq!(judge(Evidence::Nothing(tail)), (Some(tail), None));
+        assert_eq!(judge(Evidence::Against(truncated.clone())), (None, Some(truncated.clone())));
+        for evidence in [
+            Evidence::Later("away".to_owned()),
+            Evidence::Hidden("not committed".to_owned()),
+            Evidence::Missing,
+            Evidence::Nothing(tail),
+        ] {
+            let what = format!("{evidence:?}");
+            assert_eq!(judge(evidence), (None, Some(truncated.clone())), "{what}");
+        }
+        assert_eq!(judge(Evidence::Same(tail)), (Some(tail), None));
     }
 }

@@ -80,6 +80,29 @@ pub(super) async fn batches(cluster: &Cluster, wanted: &[(Place, Offset)]) -> Ve
     in_order(wanted.iter().map(|(place, _)| &place.partition), &found)
 }
 
+/// Where logs start and, as far as the replica knows what is committed, end: of replicas that follow,
+/// which answer no ListOffsets. Asked by a Fetch at the offset, which has to be within the log.
+pub(super) async fn replica_bounds(
+    cluster: &Cluster,
+    wanted: &[(Place, Offset)],
+) -> Vec<Read<LogBounds>> {
+    let mut found: HashMap<TopicPartition, Read<LogBounds>> = HashMap::new();
+    for (broker, group) in by_broker(wanted.iter().map(|one| (one.0.broker, one))) {
+        for group in group.chunks(FETCHED_AT_ONCE) {
+            let answers = fetch_from(cluster, broker, group).await;
+            found.extend(group.iter().map(|one| {
+                let partition = &one.0.partition;
+                let missing = || Err(format!("the answer leaves {partition} out"));
+                let answer = answers.as_ref().map_err(String::clone);
+                let answer =
+                    answer.and_then(|all| all.get(partition).cloned().unwrap_or_else(missing));
+                (partition.clone(), answer.map(|fetched| fetched.bounds))
+            }));
+        }
+    }
+    in_order(wanted.iter().map(|(place, _)| &place.partition), &found)
+}
+
 /// The largest epoch up to the one asked for, and where it ends (`OffsetForLeaderEpoch`), in the order
 /// of `asked`. -1 and -1 where none is that old.
 pub(super) async fn epoch_ends(
@@ -229,19 +252,29 @@ async fn fetch_group(
     for one in group {
         let partition = &one.0.partition;
         let mut answer = answers.as_ref().map_err(String::clone).and_then(|answers| {
-            answers.get(partition).cloned().unwrap_or_else(|| Ok(Bytes::new()))
+            let fetched = answers.get(partition).cloned();
+            fetched.map_or(Ok(Bytes::new()), |fetched| fetched.map(|fetched| fetched.records))
         });
         // Alone, a batch of any size comes whole.
         if group.len() > 1 && answer.as_ref().is_ok_and(|bytes| first_batch(bytes).is_none()) {
             let alone = fetch_from(cluster, broker, &[one]).await;
-            answer =
-                alone.and_then(|mut answers| answers.remove(partition).unwrap_or(Ok(Bytes::new())));
+            answer = alone.and_then(|mut answers| {
+                let fetched = answers.remove(partition);
+                fetched.map_or(Ok(Bytes::new()), |fetched| fetched.map(|fetched| fetched.records))
+            });
         }
         found.insert(partition.clone(), answer);
     }
 }
 
-type Fetched = HashMap<TopicPartition, Read<Bytes>>;
+/// One partition's part of an answer.
+#[derive(Clone, Debug)]
+struct PartitionFetched {
+    bounds: LogBounds,
+    records: Bytes,
+}
+
+type Fetched = HashMap<TopicPartition, Read<PartitionFetched>>;
 
 async fn fetch_from(
     cluster: &Cluster,
@@ -284,7 +317,13 @@ async fn fetch(
         for answer in topic.partitions {
             let key = TopicPartition { topic: name.clone(), partition: answer.partition_index };
             let found = match answer.error_code {
-                0 => Ok(answer.records.unwrap_or_default()),
+                0 => Ok(PartitionFetched {
+                    bounds: LogBounds {
+                        start: Offset(answer.log_start_offset),
+                        end: Offset(answer.high_watermark),
+                    },
+                    records: answer.records.unwrap_or_default(),
+                }),
                 code => Err(format!("Fetch of {key} was answered with error {code}")),
             };
             fetched.insert(key, found);

@@ -13,6 +13,7 @@ pub mod rejoin;
 pub mod report;
 mod since;
 pub mod tail_check;
+mod takeover;
 pub mod topics;
 pub mod truncation;
 pub mod verify;
@@ -38,11 +39,12 @@ use crate::tail::budget::MemoryBudget;
 use crate::tail::events::Events;
 use crate::tail::notes::Notes;
 use crate::types::{BrokerEpoch, BrokerId};
-use acceptance::Failures;
+use acceptance::{Failures, Judge};
 use config::LinkConfig;
 use operations::Operations;
 use rejoin::Rejoin;
 use report::Reporter;
+use takeover::Takeover;
 use topics::{Kept, TopicTask, TopicTaskConfig};
 
 /// Between looks at the source's topics.
@@ -91,6 +93,7 @@ pub struct Link {
     rejoin: Rejoin,
     reporter: Reporter,
     operations: Operations,
+    takeover: Takeover,
 }
 
 #[derive(Debug)]
@@ -161,6 +164,15 @@ impl Link {
             bumps: parts.bumps,
             resting: HashMap::new(),
         };
+        let takeover = Takeover {
+            link: config.name.clone(),
+            leader: rejoin.leader.clone(),
+            destination: rejoin.destination.clone(),
+            source: rejoin.source.clone(),
+            failures: rejoin.failures.subscribe(),
+            judge: Judge::new(config.name.clone(), rejoin.events.clone()),
+            resting: HashMap::new(),
+        };
         let operations = Operations {
             link: config.name.clone(),
             journal: parts.journal,
@@ -168,7 +180,7 @@ impl Link {
             reports: reported.clone(),
             events: rejoin.events.clone(),
         };
-        Ok((Self { topics, reader, rejoin, reporter, operations }, reported))
+        Ok((Self { topics, reader, rejoin, reporter, operations, takeover }, reported))
     }
 
     /// Runs its tasks until told to stop. Tasks of their own: a slow one must not hold the others.
@@ -178,6 +190,7 @@ impl Link {
         tasks.spawn(self.topics.run(stop.clone()));
         tasks.spawn(self.rejoin.run(stop.clone()));
         tasks.spawn(self.operations.run(stop.clone()));
+        tasks.spawn(self.takeover.run(stop.clone()));
         tasks.spawn(self.reporter.run(stop));
         while let Some(ended) = tasks.join_next().await {
             // A panic in one of them is the link's.

@@ -1,6 +1,6 @@
 //! Partitions that we lead although we do not know their logs: after a return under the registration of
 //! the process before us, and where the seat was the last in-sync replica. What can be said is learned
-//! from their replicas, proved by the tail check, and given to the leader task.
+//! from their replicas and given to the leader task, which reads nothing before the tail check.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::acceptance::{Acceptance, Judged};
 use super::rejoin::Rejoin;
-use super::tail_check::{self, Copy};
-use super::truncation;
 use crate::client::Cluster;
 use crate::image::{Image, PartitionImage};
 use crate::mirror::event::{Event, EventKind};
@@ -60,12 +57,7 @@ enum Learned {
 
 impl Rejoin {
     /// Learns what we lead and do not know.
-    pub(super) async fn recover(
-        &self,
-        image: &Image,
-        memory: &mut Recovery,
-        acceptance: &mut Acceptance,
-    ) {
+    pub(super) async fn recover(&self, image: &Image, memory: &mut Recovery) {
         let mirrors = self.leader.mirrors().await;
         let mirrors: HashMap<_, _> = mirrors
             .into_iter()
@@ -87,7 +79,7 @@ impl Rejoin {
             })
             .collect();
         for group in lost.chunks(AT_ONCE) {
-            self.recover_group(group, memory, acceptance).await;
+            self.recover_group(group, memory).await;
         }
     }
 
@@ -127,12 +119,7 @@ impl Rejoin {
         Some(Lost { mirror: Arc::clone(mirror), key, leader_epoch, replica, has_real })
     }
 
-    async fn recover_group(
-        &self,
-        group: &[Lost],
-        memory: &mut Recovery,
-        acceptance: &mut Acceptance,
-    ) {
+    async fn recover_group(&self, group: &[Lost], memory: &mut Recovery) {
         let mut reads = JoinSet::new();
         for (at, lost) in group.iter().enumerate() {
             let (lost, destination) = (lost.clone(), self.destination.clone());
@@ -151,22 +138,15 @@ impl Rejoin {
                 Err(error) => self.tell(lost, memory, &error.to_string()),
             }
         }
-        let copies: Vec<_> = known.iter().map(|(lost, log)| copy_of(lost, log)).collect();
-        let evidence = tail_check::check(&self.destination, &self.source, &copies).await;
-        let mut good = Vec::new();
-        for ((lost, log), evidence) in known.into_iter().zip(evidence) {
-            let log_end = lost.replica.offset;
-            let judged = Judged { key: lost.key, topic: &lost.mirror.name, log_end };
-            if let Some(tail) = acceptance.judge(judged, evidence) {
+        let good: Vec<_> = known
+            .into_iter()
+            .map(|(lost, log)| {
                 if !lost.has_real {
                     self.tell_assumed(lost, &log);
                 }
-                let mut adoption = adoption(lost, log);
-                adoption.source_epoch = tail.epoch;
-                adoption.source_last = tail.last;
-                good.push(adoption);
-            }
-        }
+                adoption(lost, log)
+            })
+            .collect();
         if !good.is_empty() {
             self.leader.adopt(good).await;
         }
@@ -243,14 +223,6 @@ async fn learn(destination: &Cluster, lost: &Lost) -> Result<Learned, SeatError>
     Ok(Learned::Hidden)
 }
 
-fn copy_of(lost: &Lost, log: &ReplicaLog) -> Copy {
-    let (holder, log_end) = (lost.replica.broker, lost.replica.offset);
-    Copy {
-        bounds: Some((log.log_start, log.high_watermark)),
-        ..truncation::copy_of(lost.key, &lost.mirror, holder, log_end)
-    }
-}
-
 fn adoption(lost: &Lost, log: ReplicaLog) -> Adoption {
     Adoption {
         key: lost.key,
@@ -259,8 +231,7 @@ fn adoption(lost: &Lost, log: ReplicaLog) -> Adoption {
         log_end: lost.replica.offset,
         log_start: log.log_start,
         high_watermark: Some(log.high_watermark).filter(|hw| *hw >= Offset::ZERO),
-        source_epoch: LeaderEpoch::UNKNOWN,
-        source_last: None,
+        tail: None,
         cut_from: None,
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::acceptance::{Acceptance, Failures, Judged};
+use super::acceptance::{Acceptance, Failures, Judge, Judged};
 use super::recover::Recovery;
 use super::tail_check::{self, Copy};
 use super::truncation::{Decisions, Sides, copy_of};
@@ -81,13 +81,13 @@ impl Rejoin {
     pub async fn run(mut self, stop: CancellationToken) {
         // What the leader task was told, by the leader epoch that it holds for.
         let mut adopted: HashMap<PartitionKey, LeaderEpoch> = HashMap::new();
-        let (failures, events) = (self.failures.clone(), self.events.clone());
-        let mut acceptance = Acceptance::new(self.link.clone(), failures, events);
+        let judge = Judge::new(self.link.clone(), self.events.clone());
+        let mut acceptance = Acceptance::new(judge, self.failures.clone());
         let mut recovery = Recovery::default();
         loop {
             let image = self.image.borrow().clone();
             if self.identity(&image).is_some() {
-                self.recover(&image, &mut recovery, &mut acceptance).await;
+                self.recover(&image, &mut recovery).await;
             }
             if let Err(error) = self.round(&mut adopted, &mut acceptance).await {
                 tracing::info!(link = %self.link, %error, "cannot take leadership back yet; trying on");
@@ -251,8 +251,7 @@ impl Rejoin {
             let evidence = sides.follow(copy, &mut adoption, evidence, is_decided).await;
             let judged = Judged { key: adoption.key, topic, log_end: adoption.log_end };
             if let Some(tail) = acceptance.judge(judged, evidence) {
-                adoption.source_epoch = tail.epoch;
-                adoption.source_last = tail.last;
+                adoption.tail = Some(tail);
                 good.push(adoption);
             }
         }

@@ -8,7 +8,7 @@ use super::logs::{self, LogBounds, Place, Read};
 use crate::client::{Cluster, ClusterMetadata, Topics};
 use crate::mirror::evidence::{self, EpochEvidence};
 use crate::tail::Trouble;
-use crate::tail::marks::LastBatch;
+use crate::tail::marks::{LastBatch, SourceTail};
 use crate::types::{
     BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, TopicId, TopicName, TopicPartition,
 };
@@ -38,27 +38,20 @@ pub struct Copy {
     pub known: Option<OffsetAndEpoch>,
 }
 
-/// By what reading the source goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tail {
-    /// The source's epoch of the copy's last batch; [`LeaderEpoch::UNKNOWN`] where it cannot be told.
-    pub epoch: LeaderEpoch,
-    /// That batch, where the source still has it.
-    pub last: Option<LastBatch>,
-}
-
 /// What the check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// The source's epoch reaches beyond the copy, or both hold the same batch; or the copy is empty.
-    Same(Tail),
+    Same(SourceTail),
     /// Nothing could be compared: trimmed or compacted away at one side, and nothing speaks
     /// against it.
-    Nothing(Tail),
+    Nothing(SourceTail),
     /// The copy does not belong to what the source has now.
     Against(Trouble),
     /// The source says that it has no such topic or partition: once is no proof.
     Missing,
+    /// A part of the copy lies above its high watermark, cannot be read, and is not proved by epochs.
+    Hidden(String),
     /// One side could not be read now.
     Later(String),
 }
@@ -115,7 +108,7 @@ struct Check<'a> {
     verdict: Option<Evidence>,
     /// Where both sides can hold batches.
     common: std::ops::Range<Offset>,
-    tail: Tail,
+    tail: SourceTail,
     is_proven: bool,
     /// The source's epochs prove all of it, also what cannot be read yet.
     is_within_epoch: bool,
@@ -136,14 +129,13 @@ impl<'a> Check<'a> {
             partition: copy.mirror.clone(),
             leader_epoch: LeaderEpoch::UNKNOWN,
         };
-        let tail = Tail { epoch: LeaderEpoch::UNKNOWN, last: None };
         Self {
             copy,
             ours,
             theirs,
             verdict,
             common: Offset::ZERO..Offset::ZERO,
-            tail,
+            tail: SourceTail::UNKNOWN,
             is_proven: false,
             is_within_epoch: false,
             seen: None,
@@ -162,7 +154,7 @@ impl<'a> Check<'a> {
     fn end(self) -> Evidence {
         match self.verdict {
             Some(verdict) => verdict,
-            None if self.is_hidden_across_epochs() => Evidence::Later(format!(
+            None if self.is_hidden_across_epochs() => Evidence::Hidden(format!(
                 "the copy can be read up to offset {} of {}, and the source changed its leader epoch \
                  in between; its high watermark has to rise first",
                 self.common.end, self.copy.log_end
@@ -220,7 +212,8 @@ impl<'a> Check<'a> {
             self.is_open = false;
             self.seen = Some(same.epoch);
             if same.offset == self.copy.log_end {
-                self.tail = Tail { epoch: same.epoch, last: batch_ending(&theirs, same.offset) };
+                self.tail =
+                    SourceTail { epoch: same.epoch, last: batch_ending(&theirs, same.offset) };
             }
         } else if at == self.common.start {
             self.is_open = false;

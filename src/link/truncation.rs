@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 
 use super::divergence;
-use super::tail_check::{Copy, Evidence, Tail};
+use super::tail_check::{Copy, Evidence};
 use crate::client::Cluster;
 use crate::mirror::decision::Decision;
 use crate::seat::leader::{Adoption, CopyCut, LeaderHandle, MirrorTopic};
 use crate::tail::Trouble;
+use crate::tail::marks::SourceTail;
 use crate::types::{LinkName, PartitionKey, TopicPartition};
 
 /// Decisions that wait, by partition.
@@ -41,7 +42,7 @@ impl Sides<'_> {
             Ok(found) if found.at < adoption.log_end => {
                 adoption.cut_from = Some(adoption.log_end);
                 adoption.log_end = found.at;
-                Evidence::Same(Tail { epoch: found.source_epoch, last: None })
+                Evidence::Same(SourceTail { epoch: found.source_epoch, last: None })
             }
             Ok(_) => Evidence::Later("copy and source do not part any more".to_owned()),
             Err(why) => Evidence::Later(why),

@@ -81,8 +81,7 @@ pub async fn learn(
             log_end,
             log_start,
             high_watermark: None,
-            source_epoch: LeaderEpoch::UNKNOWN,
-            source_last: None,
+            tail: None,
             cut_from: None,
         })
     });

@@ -160,6 +160,11 @@ impl Trouble {
         }
     }
 
+    /// Whether it says that copy and source are of two lineages: only proof undoes that.
+    pub fn needs_proof(&self) -> bool {
+        matches!(self, Self::Truncated { .. } | Self::TopicIdChanged)
+    }
+
     /// Whether it is retried for ever; all else needs a decision.
     pub fn is_retried(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Unauthorized(_))

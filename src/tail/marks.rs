@@ -2,7 +2,7 @@
 //! last batch. Plain data and one comparison.
 
 use crate::mirror::lineage::EpochStart;
-use crate::types::Offset;
+use crate::types::{LeaderEpoch, Offset};
 use crate::wire::batch::BatchHeader;
 
 /// What a chunk says of the source's log.
@@ -72,6 +72,20 @@ impl LastBatch {
     }
 }
 
+/// By what reading the source goes on where a copy ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceTail {
+    /// The source's epoch of the copy's last batch; [`LeaderEpoch::UNKNOWN`] where it cannot be told.
+    pub epoch: LeaderEpoch,
+    /// That batch, where the source still has it.
+    pub last: Option<LastBatch>,
+}
+
+impl SourceTail {
+    /// Nothing can be told.
+    pub const UNKNOWN: Self = Self { epoch: LeaderEpoch::UNKNOWN, last: None };
+}
+
 /// What became of a batch at the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -86,7 +100,6 @@ pub enum Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::LeaderEpoch;
     use crate::wire::batch::tests::batch;
 
     fn header(base: i64, count: i32, payload: &[u8]) -> BatchHeader {

@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::mirror::decision::{Decision, Policies};
 use crate::mirror::lineage::{EpochHistory, SourceLineage};
 use crate::mirror::partition::FollowerFetch;
-use crate::tail::marks::LastBatch;
-use crate::tail::{Orders, StartAt};
+use crate::tail::marks::SourceTail;
+use crate::tail::{Orders, StartAt, Trouble};
 use crate::types::{
     BrokerEpoch, BrokerId, LeaderEpoch, LinkName, Offset, OffsetAndEpoch, PartitionKey, TopicId,
     TopicName,
@@ -162,10 +162,8 @@ pub struct Adoption {
     pub log_start: Offset,
     /// A high watermark that no replica is above, where it has to be taken from one.
     pub high_watermark: Option<Offset>,
-    /// The source's epoch of the last batch, from the tail check.
-    pub source_epoch: LeaderEpoch,
-    /// That batch as the source has it, where it is known.
-    pub source_last: Option<LastBatch>,
+    /// What the tail check found; `None`: it is still to be made, and nothing is read before it.
+    pub tail: Option<SourceTail>,
     /// By a decision the copy ends at `log_end` from now on; it ended here before.
     pub cut_from: Option<Offset>,
 }
@@ -179,6 +177,35 @@ pub struct Unknown {
     pub leader_epoch: LeaderEpoch,
     /// What its replicas asked for last in this epoch: where their logs end.
     pub fetches: Vec<FollowerFetch>,
+}
+
+/// A copy that we lead and do not read the source for, because its tail was not checked: whoever led it
+/// before us told what it is, and what the source is by now nobody has looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unproved {
+    /// The partition.
+    pub key: PartitionKey,
+    /// Our leader epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// The replica that has the most of it.
+    pub holder: BrokerId,
+    /// Where that one ends.
+    pub log_end: Offset,
+    /// The copy's log start.
+    pub log_start: Offset,
+    /// The source epoch of its last batch and the end of what is known to be of it; may lag.
+    pub known: Option<OffsetAndEpoch>,
+}
+
+/// What the tail check found of a copy that we lead.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// The partition.
+    pub key: PartitionKey,
+    /// The leader epoch in which it was asked for.
+    pub leader_epoch: LeaderEpoch,
+    /// By what reading goes on, or why it does not.
+    pub found: Result<SourceTail, Trouble>,
 }
 
 /// Where a copy that we lead is to be cut, by a decision.
@@ -211,6 +238,10 @@ pub enum Command {
     Decisions(oneshot::Sender<Vec<(PartitionKey, Decision)>>),
     /// Bound partitions that we lead and do not know.
     Unknown(oneshot::Sender<Vec<Unknown>>),
+    /// Partitions of a link that we lead and whose tail is to be checked.
+    Unproved(LinkName, oneshot::Sender<Vec<Unproved>>),
+    /// What the tail check found of them.
+    Proved(Vec<Proof>),
     /// Where a copy parts from the source, on which a decision to cut it waits.
     Cut(CopyCut),
     /// The source's epochs of what partitions hold, from the journal.
@@ -278,6 +309,16 @@ impl LeaderHandle {
     /// until they are adopted.
     pub async fn unknown(&self) -> Vec<Unknown> {
         self.ask(Command::Unknown).await.unwrap_or_default()
+    }
+
+    /// Partitions of a link that we lead and whose tail has to be checked before the source is read.
+    pub async fn unproved(&self, link: LinkName) -> Vec<Unproved> {
+        self.ask(|answer| Command::Unproved(link, answer)).await.unwrap_or_default()
+    }
+
+    /// Tells what the tail check found of them.
+    pub async fn proved(&self, proofs: Vec<Proof>) {
+        let _stopped = self.commands.send(Command::Proved(proofs)).await;
     }
 
     /// Tells where a copy that we lead parts from the source: it is cut there in its next leader epoch,

@@ -3,6 +3,7 @@
 
 mod cut;
 mod gap;
+mod proof;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -16,9 +17,9 @@ use crate::mirror::event::{Event, EventKind};
 use crate::mirror::lineage::{EpochHistory, EpochStart, HistoryError, SourceLineage};
 use crate::mirror::partition::{Assignment, Beginning, FollowerFetch, Leadership, Refusal};
 use crate::tail::buffer::Buffer;
-use crate::tail::marks::LastBatch;
+use crate::tail::marks::SourceTail;
 use crate::tail::{Arrival, ArrivalKind, Bounds, Follow, Room, StartAt, Trouble};
-use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, PartitionKey, TopicPartition};
+use crate::types::{BrokerId, Offset, OffsetAndEpoch, PartitionKey, TopicPartition};
 
 /// What has passed since the daemon's start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,10 +43,10 @@ pub struct Led {
     buffer: Option<Buffer>,
     /// The source's epochs of what the copy holds.
     pub lineage: SourceLineage,
-    /// Epoch at the source of the last batch that arrived.
-    source_epoch: LeaderEpoch,
     /// The last batch that arrived, as the source had it.
-    source_last: Option<LastBatch>,
+    tail: SourceTail,
+    /// Whether the tail check is to be made before the source is read.
+    is_unproved: bool,
     reading: Option<Reading>,
     /// Where the copy is to be cut in its next leader epoch, by a decision.
     cut: Option<CopyCut>,
@@ -126,8 +127,8 @@ impl Led {
         };
         let leadership = Leadership::begin(seats, assignment, beginning, now);
         let mut led = Self::new(adoption.key, mirror, leadership);
-        led.source_epoch = adoption.source_epoch;
-        led.source_last = adoption.source_last;
+        led.is_unproved = adoption.tail.is_none();
+        led.tail = adoption.tail.unwrap_or(SourceTail::UNKNOWN);
         led
     }
 
@@ -138,8 +139,8 @@ impl Led {
             leadership,
             buffer: None,
             lineage: SourceLineage::default(),
-            source_epoch: LeaderEpoch::UNKNOWN,
-            source_last: None,
+            tail: SourceTail::UNKNOWN,
+            is_unproved: false,
             reading: None,
             cut: None,
             given_up: None,
@@ -228,6 +229,9 @@ impl Led {
             return None;
         }
         let (start, stamps) = self.next_start()?;
+        if self.is_unproved {
+            return None;
+        }
         let room = Arc::new(Room::new(self.memory_limit));
         room.add(self.buffer.as_ref().map_or(0, Buffer::bytes));
         self.reading = Some(Reading { generation, room: Arc::clone(&room) });
@@ -240,7 +244,7 @@ impl Led {
             },
             source_topic: self.mirror.source_id,
             start,
-            last: self.source_last,
+            last: self.tail.last,
             stamps: Arc::new(stamps),
             generation,
             room,
@@ -257,7 +261,7 @@ impl Led {
             self.buffer = Some(Buffer::starting_at(from));
         }
         let offset = self.buffer.as_ref()?.end();
-        Some((StartAt::At(OffsetAndEpoch { offset, epoch: self.source_epoch }), history))
+        Some((StartAt::At(OffsetAndEpoch { offset, epoch: self.tail.epoch }), history))
     }
 
     /// Before a fresh partition knows its start, all of it will be of the current epoch.
@@ -298,8 +302,7 @@ impl Led {
                 self.passed.records += chunk.records;
                 self.passed.batches += chunk.batches.len() as u64;
                 self.lineage.extend(chunk.marks.epochs.iter().copied(), chunk.next_offset());
-                self.source_epoch = chunk.source_epoch;
-                self.source_last = chunk.marks.last;
+                self.tail = SourceTail { epoch: chunk.source_epoch, last: chunk.marks.last };
                 buffer.push(chunk);
                 self.leadership.on_append(buffer.end());
                 self.on_bounds(bounds);
@@ -385,8 +388,8 @@ impl Led {
             return None;
         }
         self.buffer = Some(Buffer::starting_at(least));
-        self.source_epoch = LeaderEpoch::UNKNOWN;
         self.reading = None;
+        self.doubt();
         Some(least)
     }
 

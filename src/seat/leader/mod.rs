@@ -17,7 +17,8 @@ mod unknown;
 
 pub use handle::{
     About, Adoption, Command, CopyCut, FetchedPartition, FollowerAnswer, FollowerRequest,
-    LeaderHandle, LedPartition, MirrorTopic, PartitionAnswer, Question, QuestionAnswer, Unknown,
+    LeaderHandle, LedPartition, MirrorTopic, PartitionAnswer, Proof, Question, QuestionAnswer,
+    Unknown, Unproved,
 };
 pub use refill::RefillTask;
 pub use report::LeaderReport;

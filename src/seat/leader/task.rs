@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::handle::{Adoption, Command, MirrorTopic};
+use super::handle::{Adoption, Command, MirrorTopic, Proof};
 use super::led::Led;
 use super::refill::{RefillRequest, Refilled};
 use super::report::{LeaderReport, report};
@@ -233,6 +233,11 @@ impl LeaderTask {
             Command::Unknown(reply) => {
                 let _gone = reply.send(self.unknown());
             }
+            Command::Unproved(link, reply) => {
+                let led = self.led.values().filter(|led| led.mirror().link == link);
+                let _gone = reply.send(led.filter_map(Led::unproved).collect());
+            }
+            Command::Proved(proofs) => proofs.into_iter().for_each(|proof| self.on_proof(proof)),
             Command::Cut(cut) => self.on_cut(cut),
             Command::RestoreLineages(lineages) => {
                 for (key, lineage) in lineages {
@@ -280,9 +285,28 @@ impl LeaderTask {
         if let Some(led) = self.led.get_mut(&key) {
             led.notes.drain(..).for_each(|event| self.events.send(event));
         }
+        self.on_trouble(key, was_stopped.as_ref());
+    }
+
+    /// What the tail check found of a copy that was taken over.
+    fn on_proof(&mut self, Proof { key, leader_epoch, found }: Proof) {
+        let Some(led) = self.led.get_mut(&key).filter(|led| led.unproved().is_some()) else {
+            return;
+        };
+        if led.leadership.assignment().leader_epoch != leader_epoch {
+            return;
+        }
+        let before = led.trouble.clone();
+        led.on_proof(found);
+        self.on_trouble(key, before.as_ref());
+        self.read_on(key);
+    }
+
+    /// Decides about a trouble that was not there before, where it can be, and tells of it.
+    fn on_trouble(&mut self, key: PartitionKey, before: Option<&Trouble>) {
         if let Some(led) = self.led.get(&key)
             && led.trouble.is_some()
-            && led.trouble != was_stopped
+            && led.trouble.as_ref() != before
         {
             // What the file decides in advance needs no person.
             self.on_failure(key);

@@ -11,6 +11,7 @@ use super::super::refill::Refills;
 use super::Led;
 use crate::mirror::lineage::{EpochHistory, SourceLineage};
 use crate::mirror::partition::{Assignment, Beginning, Leadership};
+use crate::tail::marks::SourceTail;
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
 impl Led {
@@ -20,8 +21,8 @@ impl Led {
             self.lineage = lineage;
         }
         let end = self.leadership.log_end();
-        if self.source_epoch >= LeaderEpoch(0) && end > Offset::ZERO {
-            self.lineage.confirm(self.source_epoch, end);
+        if self.tail.epoch >= LeaderEpoch(0) && end > Offset::ZERO {
+            self.lineage.confirm(self.tail.epoch, end);
         } else {
             self.lineage.cut(end);
         }
@@ -41,7 +42,7 @@ impl Led {
             Beginning::Cut { history, at: adoption.log_end, log_start: adoption.log_start };
         let leadership = Leadership::begin(seats, assignment, beginning, now);
         let mut led = Self::new(adoption.key, mirror, leadership);
-        led.source_epoch = adoption.source_epoch;
+        led.tail = adoption.tail.unwrap_or(SourceTail::UNKNOWN);
         led
     }
 
@@ -60,8 +61,8 @@ impl Led {
         self.refills = Refills::default();
         self.cuts.clear();
         self.refusals.clear();
-        self.source_epoch = cut.source_epoch;
-        self.source_last = None;
+        self.tail = SourceTail { epoch: cut.source_epoch, last: None };
+        self.is_unproved = false;
         self.trouble = None;
         Beginning::Cut { history, at, log_start }
     }

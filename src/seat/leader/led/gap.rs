@@ -57,7 +57,7 @@ impl Led {
             batches: vec![ChunkBatch { next_offset: end, end: bytes.len() }],
             bytes,
             records: 0,
-            source_epoch: self.source_epoch,
+            source_epoch: self.tail.epoch,
             marks: SourceMarks::default(),
             max_timestamp: -1,
         });

@@ -4,7 +4,7 @@ use super::*;
 use crate::mirror::decision::Policies;
 use crate::tail::buffer::{Chunk, ChunkBatch};
 use crate::tail::marks::SourceMarks;
-use crate::types::{BrokerEpoch, TopicId, Uuid};
+use crate::types::{BrokerEpoch, LeaderEpoch, TopicId, Uuid};
 
 const NOW: Duration = Duration::ZERO;
 
@@ -188,6 +188,9 @@ fn what_all_in_sync_replicas_lost_is_read_again() {
     fetched(&mut led, 2, 30);
     assert_eq!(led.read_again(), Some(Offset(30)));
     assert_eq!(led.read_again(), None, "once");
+    assert!(led.next_order(2).is_none(), "the source may be another by now");
+    assert_eq!(led.unproved().map(|one| one.log_end), Some(Offset(30)));
+    led.on_proof(Ok(SourceTail::UNKNOWN));
     let order = led.next_order(2).unwrap();
     let at = OffsetAndEpoch { offset: Offset(30), epoch: LeaderEpoch::UNKNOWN };
     assert_eq!(order.start, StartAt::At(at));
@@ -195,4 +198,61 @@ fn what_all_in_sync_replicas_lost_is_read_again() {
     assert_eq!(log(&led), (0, 50, 50), "the high watermark never falls");
     let slice = led.buffer().unwrap().read(Offset(30), 1000, Offset(i64::MAX)).unwrap();
     assert_eq!(slice.next_offset, Offset(50));
+}
+
+/// After another seat, which copied up to 40 and 50.
+fn taken_over(tail: Option<SourceTail>) -> Led {
+    let before = leading(StartAt::Earliest);
+    let mut assignment = before.leadership.assignment().clone();
+    assignment.leader_epoch = LeaderEpoch(0);
+    let adoption = Adoption {
+        key: before.key,
+        leader_epoch: LeaderEpoch(-1),
+        history: EpochHistory::default(),
+        log_end: Offset(40),
+        log_start: Offset(0),
+        high_watermark: None,
+        tail,
+        cut_from: None,
+    };
+    let seats = BTreeSet::from([BrokerId(9001)]);
+    let mut led = Led::adopted(adoption, Arc::clone(before.mirror()), seats, assignment, NOW);
+    assert_eq!(led.unproved(), None, "what the copy is is not known yet");
+    fetched(&mut led, 1, 40);
+    fetched(&mut led, 2, 50);
+    assert_eq!(log(&led), (0, 40, 50));
+    led
+}
+
+#[test]
+fn after_another_seat_the_source_is_read_once_the_tail_is_checked() {
+    let mut led = taken_over(None);
+    assert!(led.next_order(1).is_none());
+    let due = led.unproved().unwrap();
+    assert_eq!((due.holder, due.log_end, due.log_start), (BrokerId(2), Offset(50), Offset(0)));
+    let away = Trouble::Unavailable("away".to_owned());
+    led.on_proof(Err(away));
+    assert!(led.next_order(1).is_none() && led.unproved().is_some(), "it is looked at again");
+    led.on_proof(Ok(SourceTail { epoch: LeaderEpoch(4), last: None }));
+    assert_eq!((led.unproved(), &led.trouble), (None, &None));
+    let at = OffsetAndEpoch { offset: Offset(40), epoch: LeaderEpoch(4) };
+    assert_eq!(led.next_order(1).unwrap().start, StartAt::At(at));
+    assert_eq!(led.lineage.known_at(Offset(50)).unwrap().epoch, LeaderEpoch(4));
+}
+
+#[test]
+fn after_another_seat_a_source_of_another_lineage_is_not_read() {
+    let mut led = taken_over(None);
+    led.on_proof(Err(Trouble::Truncated { ours: Offset(50), source_end: Offset(20) }));
+    assert!(led.is_stopped() && led.next_order(1).is_none());
+    assert_eq!(led.unproved(), None, "only a decision helps");
+    led.look_again();
+    assert!(led.next_order(1).is_none() && led.unproved().is_some(), "it is looked at again");
+}
+
+#[test]
+fn what_was_checked_before_it_was_led_is_read_at_once() {
+    let mut led = taken_over(Some(SourceTail { epoch: LeaderEpoch(4), last: None }));
+    assert_eq!(led.unproved(), None);
+    assert!(led.next_order(1).is_some());
 }
