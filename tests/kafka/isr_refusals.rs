@@ -84,8 +84,8 @@ struct Asking {
 impl Asking {
     fn start(destination: &Cluster, key: PartitionKey, epoch: BrokerEpoch) -> Result<Self> {
         let active = destination.any_judge()?.active_controller()?;
-        let others = (FIRST_CONTROLLER..FIRST_CONTROLLER + 3).filter(|id| *id != active);
-        let other = others.last().context("several controllers")?;
+        let mut others = (FIRST_CONTROLLER..FIRST_CONTROLLER + 3).filter(|id| *id != active);
+        let other = others.next().context("several controllers")?;
         let endpoint = |id| -> Result<Endpoint> {
             let port = destination.node(id)?.port(CONTROLLER_LISTENER);
             Ok(Endpoint::new("127.0.0.1", port.context("a controller")?))
