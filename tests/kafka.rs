@@ -10,6 +10,7 @@ mod kafka {
     mod controllers;
     mod faults;
     mod fidelity;
+    mod gateway;
     mod harness;
     mod in_sync;
     mod isr_refusals;

@@ -1,15 +1,16 @@
 //! The real brokers behind the gateway: which of them are live, and connections to them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::Context;
-use super::answers::AnswerKind;
+use super::answers::{AnswerKind, Ask};
 use super::transport::{self, Transport};
 use crate::image::{BrokerImage, Image, Listener};
 use crate::types::BrokerId;
@@ -63,6 +64,12 @@ pub fn listener_of(image: &Image, name: &str, ours: BrokerId) -> Option<Listener
     others.find_map(|broker| broker.listeners.get(name)).cloned()
 }
 
+/// Names of all listeners that real brokers have.
+pub fn listener_names(image: &Image, ours: BrokerId) -> BTreeSet<String> {
+    let others = image.brokers().filter(|b| b.id != ours && !image.is_seat(b.id));
+    others.flat_map(|broker| broker.listeners.keys().cloned()).collect()
+}
+
 /// Connects to a live broker. Connections are spread over all of them by their number; one that
 /// does not answer gives way to the next.
 pub async fn open(
@@ -97,13 +104,8 @@ fn candidates(context: &Context, listener: &str, connection: u64) -> Vec<(Broker
 
 /// One question to one broker on a connection of its own; `None` where it gives no answer. Only for
 /// listeners without authentication: the client's credentials are not ours.
-pub async fn ask(
-    context: &Context,
-    listener: &str,
-    broker: BrokerId,
-    kind: AnswerKind,
-    request: Bytes,
-) -> Option<Taken> {
+pub async fn ask(context: &Context, listener: &str, broker: BrokerId, ask: Ask) -> Option<Taken> {
+    let Ask { answer: kind, request, .. } = ask;
     let address = {
         let image = context.image.borrow();
         image.broker(broker)?.listeners.get(listener)?.clone()

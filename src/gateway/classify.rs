@@ -31,6 +31,12 @@ pub enum Local {
     IncrementalAlterConfigs,
     /// We have no directories to move replicas between.
     AlterReplicaLogDirs,
+    /// A replica's to say.
+    DescribeProducers,
+    /// Refused: only a log can be shared out.
+    ShareFetch,
+    /// Refused: nothing was shared out.
+    ShareAcknowledge,
 }
 
 /// What becomes of a request.
@@ -48,8 +54,11 @@ pub enum Class {
     Relay,
 }
 
-/// The class of a request by its API key.
-pub fn classify(api_key: i16) -> Class {
+/// The first version of share groups that is not a preview; the one before is the brokers' to refuse.
+const SHARE_SINCE: i16 = 1;
+
+/// The class of a request by its API key and version.
+pub fn classify(api_key: i16, version: i16) -> Class {
     let Ok(key) = ApiKey::try_from(api_key) else {
         return Class::Relay;
     };
@@ -67,6 +76,9 @@ pub fn classify(api_key: i16) -> Class {
         ApiKey::AlterConfigs => Local::AlterConfigs,
         ApiKey::IncrementalAlterConfigs => Local::IncrementalAlterConfigs,
         ApiKey::AlterReplicaLogDirs => Local::AlterReplicaLogDirs,
+        ApiKey::DescribeProducers => Local::DescribeProducers,
+        ApiKey::ShareFetch if version >= SHARE_SINCE => Local::ShareFetch,
+        ApiKey::ShareAcknowledge if version >= SHARE_SINCE => Local::ShareAcknowledge,
         ApiKey::ApiVersions => return Class::ApiVersions,
         ApiKey::SaslHandshake => return Class::SaslHandshake,
         ApiKey::SaslAuthenticate => return Class::SaslAuthenticate,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{
-    AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, copy_buf, split,
+    AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, copy_buf, join,
+    split,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -131,7 +132,10 @@ pub async fn serve(
     let context = entry.context.clone();
     let requests = Requests::new(reader, first, pending, entry);
     // The first error ends both halves; after a stop the requests end alone.
-    tokio::try_join!(requests.read(), write_answers(writer, queue, &context))?;
+    let ended = tokio::try_join!(requests.read(), write_answers(writer, queue, &context))?;
+    if let (Some(follower), writer) = ended {
+        context.replicas.serve(join(follower.reader, writer), follower.first).await;
+    }
     Ok(())
 }
 
@@ -196,7 +200,7 @@ async fn write_answers(
     mut client: WriteHalf<Transport>,
     mut queue: mpsc::Receiver<Pending>,
     context: &Context,
-) -> Result<(), ConnectionError> {
+) -> Result<WriteHalf<Transport>, ConnectionError> {
     let within = context.limits.answer;
     let mut backend: Option<Backend> = None;
     while let Some(pending) = next_pending(&mut queue, &mut backend).await? {
@@ -204,7 +208,7 @@ async fn write_answers(
         let written = timeout(within, write_pending(pending, &mut client, &mut backend, context));
         written.await.map_err(|_elapsed| ConnectionError::Idle)??;
     }
-    Ok(())
+    Ok(client)
 }
 
 async fn write_pending(

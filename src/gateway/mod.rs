@@ -10,6 +10,7 @@ mod classify;
 mod complaints;
 mod connection;
 mod requests;
+mod rights;
 mod standing;
 mod transport;
 mod versions;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::answers::AnswerKind;
 use self::complaints::Complaints;
 use self::connection::{ConnectionError, Entry};
+use self::transport::Security;
 use crate::image::Image;
 use crate::seat::leader::LeaderHandle;
 use crate::seat::replica::{Replicas, is_replica_frame};
@@ -135,6 +137,24 @@ impl Context {
             asks: Semaphore::new(ASKS_MAX),
             complaints: Complaints::default(),
         }
+    }
+
+    /// Whether clients prove who they are at this listener.
+    fn is_sasl(&self, listener: &str) -> bool {
+        self.security(listener).is_some_and(Security::is_sasl)
+    }
+
+    fn security(&self, listener: &str) -> Option<Security> {
+        let listener = backend::listener_of(&self.image.borrow(), listener, self.broker_id);
+        listener.as_ref().map(Security::of)
+    }
+
+    /// Where other brokers can be asked for a client of this listener: there too, unless they ask for
+    /// the client's credentials, which are not ours.
+    fn aside(&self, listener: &str) -> Option<String> {
+        let named = [listener, &self.inter_broker_listener].map(str::to_owned);
+        let all = backend::listener_names(&self.image.borrow(), self.broker_id);
+        named.into_iter().chain(all).find(|way| self.security(way).is_some_and(Security::is_open))
     }
 
     /// Room for a request of `bytes`, where it is large; waits until there is some.
@@ -245,7 +265,9 @@ impl Port {
     ) -> Result<(), ConnectionError> {
         let context = &self.context;
         let mut transport = transport::accepted(stream).map_err(ConnectionError::Client)?;
-        let is_inter_broker = self.listener == context.inter_broker_listener;
+        // Where clients prove who they are, followers have to as well: later, as clients.
+        let is_inter_broker =
+            self.listener == context.inter_broker_listener && !context.is_sasl(&self.listener);
         let reading = first_frame(&mut transport, context, is_inter_broker);
         let first = timeout(context.limits.first_request, reading)
             .await

@@ -11,30 +11,52 @@ use tokio::io::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::answers::{self, AnswerKind, Ask, Asker, Gather, Redirects, Reply, probe_frame};
+use super::answers::{
+    self, AnswerError, AnswerKind, Ask, Asker, Gather, Redirects, Reply, probe_frame,
+};
 use super::backend::{self, Taken, read_bytes};
 use super::classify::{Class, Local, classify};
 use super::connection::{BUFFER_BYTES, ConnectionError, Entry, Pending, Rewrite};
-use super::transport::{Security, Transport};
+use super::rights::{self, Rights, Wanted};
+use super::transport::Transport;
 use super::versions;
+use crate::seat::replica::is_replica_frame;
 use crate::types::BrokerId;
 use crate::wire::frame::{LENGTH_BYTES, RequestPrefix, frame_length};
+use crate::wire::shape::check_request;
 
 /// Bytes of a request that are read before it is decided what becomes of it.
 const PREFIX_BYTES: usize = 8;
 /// How long a SASL client's proof holds: its session may end without our seeing it (KIP-368).
 const PROOF_HOLDS: Duration = Duration::from_secs(60);
+/// How often a request may need to know more of the client's rights.
+const RIGHTS_ASKS_MAX: u32 = 3;
 
 /// The reading half of a client connection.
 pub struct Requests {
-    client: BufReader<Chain<Cursor<Bytes>, ReadHalf<Transport>>>,
+    client: Reader,
     pending: mpsc::Sender<Pending>,
     entry: Entry,
     backend: Option<Backend>,
+    /// The listener at which other brokers can be asked on this client's behalf.
+    aside: Option<String>,
+    rights: Rights,
     standing: Standing,
     redirects: Redirects,
     is_first: bool,
+    /// A follower's request, which ends our part.
+    follows: Option<Bytes>,
 }
+
+/// A broker that proved who it is and may do what brokers do, on the listener that brokers use.
+pub struct Follower {
+    /// Its requests.
+    pub reader: Reader,
+    /// The first that a follower makes.
+    pub first: Bytes,
+}
+
+type Reader = BufReader<Chain<Cursor<Bytes>, ReadHalf<Transport>>>;
 
 struct Backend {
     broker: BrokerId,
@@ -72,11 +94,8 @@ impl Requests {
         pending: mpsc::Sender<Pending>,
         entry: Entry,
     ) -> Self {
-        let listener = {
-            let image = entry.context.image.borrow();
-            backend::listener_of(&image, &entry.listener, entry.context.broker_id)
-        };
-        let is_sasl = listener.is_some_and(|listener| Security::of(&listener).is_sasl());
+        let is_sasl = entry.context.is_sasl(&entry.listener);
+        let aside = entry.context.aside(&entry.listener);
         Self {
             client: BufReader::with_capacity(
                 BUFFER_BYTES,
@@ -85,20 +104,26 @@ impl Requests {
             pending,
             entry,
             backend: None,
+            aside,
+            rights: Rights::default(),
             standing: if is_sasl { Standing::Unproven } else { Standing::Open },
             redirects: Redirects::default(),
             is_first: true,
+            follows: None,
         }
     }
 
-    /// Reads requests until the gateway stops.
-    pub async fn read(mut self) -> Result<(), ConnectionError> {
+    /// Reads requests until the gateway stops, or until the client has shown to be a follower.
+    pub async fn read(mut self) -> Result<Option<Follower>, ConnectionError> {
         while self.wait().await? {
             let head = self.head().await?;
             self.is_first = false;
             self.dispatch(head).await?;
+            if let Some(first) = self.follows.take() {
+                return Ok(Some(Follower { reader: self.client, first }));
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Waits for the next request; `false` when the gateway stops.
@@ -158,7 +183,7 @@ impl Requests {
             return self.relay(head, Pending::Relay).await;
         }
         let prefix = head.prefix;
-        match classify(prefix.api_key) {
+        match classify(prefix.api_key, prefix.api_version) {
             Class::Local(local) if self.is_proven().await? => self.answer(local, head).await,
             Class::Local(_) | Class::Relay => self.relay(head, Pending::Relay).await,
             Class::ApiVersions => self.api_versions(head).await,
@@ -175,6 +200,7 @@ impl Requests {
                 if self.standing != Standing::Open {
                     self.standing = Standing::Exchanged;
                 }
+                self.rights.forget();
                 self.relay(head, Pending::Relay).await
             }
         }
@@ -213,16 +239,31 @@ impl Requests {
         let context = self.entry.context.clone();
         let _room = context.hold(head.rest).await;
         let frame = self.whole(head).await?;
-        let mut asker = Asker {
-            context: &context,
-            listener: &self.entry.listener,
-            connection: self.entry.connection,
-            backend: self.backend.as_ref().map(|backend| backend.broker),
-            only_backend: self.standing != Standing::Open,
-            redirects: &mut self.redirects,
-            now: Instant::now(),
+        let backend = self.open_backend().await?;
+        self.rights.refresh(Instant::now());
+        if self.is_follower(&frame).await? {
+            self.follows = Some(frame);
+            return Ok(());
+        }
+        let mut asks_left = RIGHTS_ASKS_MAX;
+        let reply = loop {
+            let mut asker = Asker {
+                context: &context,
+                listener: &self.entry.listener,
+                connection: self.entry.connection,
+                backend,
+                aside: self.aside.as_deref(),
+                rights: &self.rights,
+                redirects: &mut self.redirects,
+                now: Instant::now(),
+            };
+            match answers::answer(local, frame.clone(), &mut asker).await {
+                Err(AnswerError::Rights(wanted)) if asks_left > 0 => self.learn(&wanted).await?,
+                reply => break reply?,
+            }
+            asks_left -= 1;
         };
-        match answers::answer(local, frame, &mut asker).await? {
+        match reply {
             Reply::Answer(frame) => self.queue(Pending::Ready(frame)).await,
             Reply::Held(frame, hold) => {
                 self.queue(Pending::Held(frame, Instant::now() + hold)).await
@@ -231,6 +272,41 @@ impl Requests {
             Reply::Gather(gather) => self.gather(gather).await,
             Reply::Close(reason) => Err(ConnectionError::Refused(reason)),
         }
+    }
+
+    /// Whether this is the request of a broker that replicates from us. Where no proof is asked for,
+    /// brokers are told apart by their first request, before this begins.
+    async fn is_follower(&mut self, frame: &Bytes) -> Result<bool, ConnectionError> {
+        let is_proven = matches!(self.standing, Standing::Proven(_));
+        let here = self.entry.listener == self.entry.context.inter_broker_listener;
+        if !(is_proven && here && check_request(frame).is_ok() && is_replica_frame(frame)) {
+            return Ok(false);
+        }
+        if let Err(wanted) = self.rights.cluster_action() {
+            self.learn(&wanted).await?;
+        }
+        Ok(self.rights.cluster_action() == Ok(true))
+    }
+
+    /// Asks the connection's broker what the client may do.
+    async fn learn(&mut self, wanted: &Wanted) -> Result<(), ConnectionError> {
+        if wanted.cluster || !wanted.topics.is_empty() {
+            let answer = self.answer_of_backend(rights::metadata_request(&wanted.topics)?).await?;
+            self.rights.take_metadata(answer, Instant::now())?;
+        }
+        if wanted.cluster_action {
+            let seat = self.entry.context.broker_id.0;
+            let answer = self.answer_of_backend(rights::replication_request(seat)?).await?;
+            self.rights.take_replication(answer, Instant::now())?;
+        }
+        Ok(())
+    }
+
+    async fn answer_of_backend(&mut self, request: Bytes) -> Result<BytesMut, ConnectionError> {
+        let answered = self.ask_backend(request, AnswerKind::Plain).await?;
+        // The writing half has failed, and with it the connection.
+        let gone = |_| ConnectionError::Client(std::io::ErrorKind::BrokenPipe.into());
+        Ok(answered.await.map_err(gone)?.bytes)
     }
 
     /// Asks the connection's broker over the connection itself, under the client's own identity, and
@@ -246,7 +322,7 @@ impl Requests {
             behind.push(waiting);
         }
         let context = self.entry.context.clone();
-        let listener = self.entry.listener.clone();
+        let aside = self.aside.clone();
         let finish = gather.finish;
         let coming = async move {
             let mut answers = Vec::new();
@@ -254,9 +330,10 @@ impl Requests {
             for waiting in behind {
                 let taken = match waiting {
                     Waiting::InLine(answer) => answer.await.ok(),
-                    Waiting::Aside(broker, ask) => {
-                        backend::ask(&context, &listener, broker, ask.answer, ask.request).await
-                    }
+                    Waiting::Aside(broker, ask) => match &aside {
+                        Some(listener) => backend::ask(&context, listener, broker, ask).await,
+                        None => None,
+                    },
                 };
                 answers.push(taken.map(|taken| {
                     rooms.extend(taken.room);
@@ -321,15 +398,16 @@ impl Requests {
         Ok(frame.map_err(ConnectionError::Client)?.freeze())
     }
 
-    async fn open_backend(&mut self) -> Result<(), ConnectionError> {
-        if self.backend.is_some() {
-            return Ok(());
+    async fn open_backend(&mut self) -> Result<BrokerId, ConnectionError> {
+        if let Some(backend) = &self.backend {
+            return Ok(backend.broker);
         }
         let Entry { context, listener, connection, .. } = &self.entry;
         let (broker, transport) = backend::open(context, listener, *connection).await?;
         let (reader, writer) = split(transport);
         self.backend = Some(Backend { broker, writer });
-        self.queue(Pending::Backend(broker, reader)).await
+        self.queue(Pending::Backend(broker, reader)).await?;
+        Ok(broker)
     }
 
     async fn queue(&mut self, pending: Pending) -> Result<(), ConnectionError> {

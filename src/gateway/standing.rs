@@ -3,6 +3,8 @@
 use kafka_protocol::error::ResponseError;
 
 use super::Context;
+use super::answers::{AnswerError, Asker};
+use super::rights::{Operation, Rights, Wanted};
 use crate::image::Image;
 use crate::seat::leader::LedPartition;
 use crate::types::{PartitionKey, TopicId, TopicName, Uuid};
@@ -67,12 +69,37 @@ impl Standing {
 pub struct Standings(std::vec::IntoIter<Standing>);
 
 impl Standings {
-    /// Those of `asked`, as image and leader know them now.
-    pub async fn look_up(context: &Context, asked: Vec<(TopicRef, i32)>) -> Self {
-        let found: Vec<_> = {
-            let image = context.image.borrow();
-            asked.iter().map(|(topic, partition)| find(&image, topic, *partition)).collect()
+    /// Those of `asked`, as image and leader know them now, for a client that needs the right to
+    /// `operation` on each topic.
+    pub async fn look_up(
+        asker: &Asker<'_>,
+        operation: Operation,
+        asked: Vec<(TopicRef, i32)>,
+    ) -> Result<Self, AnswerError> {
+        let found = {
+            let image = asker.context.image.borrow();
+            let allow = Some((asker.rights, operation));
+            let mut search = Search { image: &image, allow, wanted: Wanted::default() };
+            let found = search.find_all(&asked);
+            if !search.wanted.topics.is_empty() {
+                return Err(AnswerError::Rights(search.wanted));
+            }
+            found
         };
+        Ok(Self::led(asker.context, found).await)
+    }
+
+    /// Those of `asked` for one that may do anything in the cluster.
+    pub async fn of_cluster(context: &Context, asked: Vec<(TopicRef, i32)>) -> Self {
+        let found = {
+            let image = context.image.borrow();
+            let mut search = Search { image: &image, allow: None, wanted: Wanted::default() };
+            search.find_all(&asked)
+        };
+        Self::led(context, found).await
+    }
+
+    async fn led(context: &Context, found: Vec<Found>) -> Self {
         let keys = found.iter().filter_map(|found| Some(found.as_ref().ok()?.0)).collect();
         let mut led = context.leader.led(keys).await.into_iter();
         let standings: Vec<_> = found
@@ -105,15 +132,48 @@ impl From<Vec<Standing>> for Standings {
     }
 }
 
-fn find(image: &Image, topic: &TopicRef, partition: i32) -> Result<(PartitionKey, TopicName), i16> {
-    let (found, unknown) = match topic {
-        TopicRef::Name(name) => (image.topic_named(name), ResponseError::UnknownTopicOrPartition),
-        TopicRef::Id(id) => (image.topic(*id), ResponseError::UnknownTopicId),
-    };
-    let topic = found.ok_or(unknown.code())?;
-    if !topic.partitions.contains_key(&partition) {
-        return Err(ResponseError::UnknownTopicOrPartition.code());
+/// Looks topics up as a broker does: what a client may not see is not even said to be there.
+struct Search<'a> {
+    image: &'a Image,
+    /// What the client needs on each topic; `None`: nothing.
+    allow: Option<(&'a Rights, Operation)>,
+    wanted: Wanted,
+}
+
+type Found = Result<(PartitionKey, TopicName), i16>;
+
+impl Search<'_> {
+    fn find_all(&mut self, asked: &[(TopicRef, i32)]) -> Vec<Found> {
+        asked.iter().map(|(topic, partition)| self.find(topic, *partition)).collect()
     }
-    let key = PartitionKey { topic: topic.id, partition };
-    Ok((key, topic.name.clone()))
+
+    fn find(&mut self, topic: &TopicRef, partition: i32) -> Found {
+        let found = match topic {
+            TopicRef::Name(name) => {
+                self.allow(name)?;
+                self.image.topic_named(name).ok_or(ResponseError::UnknownTopicOrPartition.code())?
+            }
+            TopicRef::Id(id) => {
+                let found = self.image.topic(*id).ok_or(ResponseError::UnknownTopicId.code())?;
+                self.allow(&found.name)?;
+                found
+            }
+        };
+        if !found.partitions.contains_key(&partition) {
+            return Err(ResponseError::UnknownTopicOrPartition.code());
+        }
+        Ok((PartitionKey { topic: found.id, partition }, found.name.clone()))
+    }
+
+    fn allow(&mut self, name: &TopicName) -> Result<(), i16> {
+        let Some((rights, operation)) = self.allow else { return Ok(()) };
+        match rights.topic(name, operation) {
+            Some(true) => return Ok(()),
+            Some(false) => {}
+            None => {
+                self.wanted.topics.insert(name.clone());
+            }
+        }
+        Err(ResponseError::TopicAuthorizationFailed.code())
+    }
 }

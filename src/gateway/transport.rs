@@ -50,6 +50,11 @@ impl Security {
         matches!(self.0, 2 | 3)
     }
 
+    /// Whether anyone may connect.
+    pub fn is_open(self) -> bool {
+        self.0 == 0
+    }
+
     fn is_encrypted(self) -> bool {
         matches!(self.0, 1 | 3)
     }

@@ -8,7 +8,8 @@ use kafka_protocol::messages::{
     AlterConfigsRequest, AlterReplicaLogDirsRequest, ApiKey, DeleteRecordsRequest,
     DescribeConfigsRequest, DescribeLogDirsRequest, DescribeProducersRequest, FetchRequest,
     IncrementalAlterConfigsRequest, ListGroupsRequest, ListOffsetsRequest, ListTransactionsRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, WriteTxnMarkersRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, ShareAcknowledgeRequest, ShareFetchRequest,
+    WriteTxnMarkersRequest,
 };
 use kafka_protocol::protocol::Message;
 
@@ -44,6 +45,8 @@ fn highest_known(api_key: i16) -> Option<i16> {
         ApiKey::IncrementalAlterConfigs => IncrementalAlterConfigsRequest::VERSIONS,
         ApiKey::AlterReplicaLogDirs => AlterReplicaLogDirsRequest::VERSIONS,
         ApiKey::DescribeProducers => DescribeProducersRequest::VERSIONS,
+        ApiKey::ShareFetch => ShareFetchRequest::VERSIONS,
+        ApiKey::ShareAcknowledge => ShareAcknowledgeRequest::VERSIONS,
         ApiKey::ApiVersions => return Some(NEWEST),
         _ => return None,
     };
@@ -165,8 +168,8 @@ mod tests {
                     lower_ones.insert(*key, (range.1, left[key].1));
                 }
             }
-            // ListOffsets, WriteTxnMarkers and DescribeLogDirs: what the crate does not know yet.
-            let expected = [(2, (11, 10)), (27, (2, 1)), (35, (5, 4))];
+            // ListOffsets, WriteTxnMarkers, DescribeLogDirs and share groups: what the crate does not know yet.
+            let expected = [(2, (11, 10)), (27, (2, 1)), (35, (5, 4)), (78, (2, 1)), (79, (2, 1))];
             assert_eq!(lower_ones, BTreeMap::from(expected));
             // Nothing else changed.
             after.api_keys.clone_from(&before.api_keys);

@@ -168,7 +168,9 @@ impl Replicas {
             return Err(ReplicaError::OtherBroker { broker, owner });
         }
         let correlation_id = header.correlation_id;
-        let is_known = self.is_registered(broker, epoch);
+        // A Fetch says under which registration it was made; the other two have no field for it.
+        let epoch_is_told = matches!(request, ReplicaRequest::Fetch(_));
+        let is_known = self.is_registered(broker, epoch_is_told.then_some(epoch));
         match request {
             ReplicaRequest::Fetch(_) if !is_known => {
                 Ok(fetch_answer::encode(correlation_id, STALE_BROKER_EPOCH, 0, Vec::new()))
@@ -221,10 +223,11 @@ impl Replicas {
         Ok(in_order.collect())
     }
 
-    /// Whether the image has that broker under that epoch (-1 where the request does not say).
-    fn is_registered(&self, broker: BrokerId, epoch: BrokerEpoch) -> bool {
+    /// Whether the image has that broker, under that epoch where the request says one. Fenced ones
+    /// too: a broker begins to fetch before it is unfenced, and what it says counts for nothing then.
+    fn is_registered(&self, broker: BrokerId, epoch: Option<BrokerEpoch>) -> bool {
         let image = self.image.borrow();
-        image.broker(broker).is_some_and(|known| epoch.0 == -1 || known.epoch == epoch)
+        image.broker(broker).is_some_and(|known| epoch.is_none_or(|epoch| known.epoch == epoch))
     }
 }
 

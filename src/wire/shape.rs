@@ -69,6 +69,8 @@ const SHAPES: &[Shape] = &[
     PRODUCE,
     FETCH,
     LIST_OFFSETS,
+    SHARE_FETCH,
+    SHARE_ACKNOWLEDGE,
     Shape {
         key: 16, // ListGroups
         versions: (0, 5),
@@ -146,6 +148,12 @@ const SHAPES: &[Shape] = &[
         ],
     },
     Shape {
+        key: 61, // DescribeProducers
+        versions: (0, 0),
+        flexible: 0,
+        parts: &[all(List(&[all(Text), all(Items(&Fixed(4)))]))],
+    },
+    Shape {
         key: 66, // ListTransactions
         versions: (0, 2),
         flexible: 0,
@@ -157,6 +165,34 @@ const SHAPES: &[Shape] = &[
         ],
     },
 ];
+
+/// Offsets that a share consumer acknowledges: first, last, and how (KIP-932).
+const ACKNOWLEDGED: Part = all(List(&[all(Fixed(8 + 8)), all(Items(&Fixed(1)))]));
+
+const SHARE_FETCH: Shape = Shape {
+    key: 78,
+    versions: (1, 1),
+    flexible: 0,
+    parts: &[
+        all(Text),
+        all(Text),
+        all(Fixed(6 * 4)),
+        all(List(&[all(Fixed(16)), all(List(&[all(Fixed(4)), ACKNOWLEDGED]))])),
+        all(List(&[all(Fixed(16)), all(Items(&Fixed(4)))])),
+    ],
+};
+
+const SHARE_ACKNOWLEDGE: Shape = Shape {
+    key: 79,
+    versions: (1, 1),
+    flexible: 0,
+    parts: &[
+        all(Text),
+        all(Text),
+        all(Fixed(4)),
+        all(List(&[all(Fixed(16)), all(List(&[all(Fixed(4)), ACKNOWLEDGED]))])),
+    ],
+};
 
 const PRODUCE: Shape = Shape {
     key: 0,

@@ -49,8 +49,8 @@ pub struct Daemon {
     config: PathBuf,
     log: PathBuf,
     http: String,
-    /// Where the seat's first listener is: what brokers and clients are told.
-    seat: String,
+    /// Where the seat's listeners are, the first one first: what brokers and clients are told.
+    seat: Vec<String>,
     process: Option<Supervised>,
 }
 
@@ -153,8 +153,8 @@ impl DaemonSpec {
         let listener_ports = ports::free_ports(self.listeners.len() + 1)?;
         let (http, listener_ports) = listener_ports.split_first().context("a port")?;
         let http = format!("127.0.0.1:{http}");
-        let seat = listener_ports.first().context("a daemon without listeners")?;
-        let seat = format!("127.0.0.1:{seat}");
+        ensure!(!listener_ports.is_empty(), "a daemon without listeners");
+        let seat = listener_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let home = workspace.path().join(&self.name);
         std::fs::create_dir_all(&home)?;
         let config = home.join("lockstep.toml");
@@ -310,7 +310,12 @@ impl Daemon {
 
     /// `host:port` of the seat's first listener.
     pub fn seat_address(&self) -> String {
-        self.seat.clone()
+        self.seat[0].clone()
+    }
+
+    /// `host:port` of each of the seat's listeners, in the order of their names in the destination.
+    pub fn seat_addresses(&self) -> &[String] {
+        &self.seat
     }
 
     /// Everything that it has logged, over all its starts.

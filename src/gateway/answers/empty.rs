@@ -2,6 +2,7 @@
 //! show another broker's content twice; unanswered, the tools that ask every broker time out.
 
 use bytes::Bytes;
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
 use kafka_protocol::messages::{
     DescribeLogDirsRequest, DescribeLogDirsResponse, ListGroupsRequest, ListGroupsResponse,
@@ -9,7 +10,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::{AnswerError, Asked, Reply};
+use super::{AnswerError, Asked, Asker, Reply};
+use crate::gateway::rights::Operation;
 
 /// What the one directory is called that every broker must have.
 const DIRECTORY: &str = "/lockstep";
@@ -36,8 +38,13 @@ pub fn list_transactions(frame: Bytes) -> Result<Reply, AnswerError> {
 }
 
 /// Answers a DescribeLogDirs.
-pub fn describe_log_dirs(frame: Bytes) -> Result<Reply, AnswerError> {
+pub fn describe_log_dirs(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
     let asked = Asked::<DescribeLogDirsRequest>::decode(frame)?;
+    if !asker.rights.cluster(Operation::Describe)? {
+        let code = ResponseError::ClusterAuthorizationFailed.code();
+        // Older answers have no field for it: they are empty.
+        return asked.answer(&DescribeLogDirsResponse::default().with_error_code(code));
+    }
     let directory = DescribeLogDirsResult::default()
         .with_error_code(0)
         .with_log_dir(StrBytes::from_static_str(DIRECTORY))
@@ -53,7 +60,7 @@ pub fn describe_log_dirs(frame: Bytes) -> Result<Reply, AnswerError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{decoded, request, versions_of};
+    use super::super::testing::{asker_of, decoded, request, versions_of, world};
     use super::*;
 
     #[test]
@@ -72,8 +79,10 @@ mod tests {
 
     #[test]
     fn one_directory_holds_no_topic() {
+        let world = world();
         for version in versions_of::<DescribeLogDirsRequest>() {
-            let reply = describe_log_dirs(request(version, &DescribeLogDirsRequest::default()));
+            let frame = request(version, &DescribeLogDirsRequest::default());
+            let reply = describe_log_dirs(frame, &asker_of(&world).asker());
             let response = decoded::<DescribeLogDirsRequest>(version, reply.unwrap());
             assert_eq!(response.results.len(), 1);
             assert_eq!(response.results[0].log_dir.as_str(), DIRECTORY);

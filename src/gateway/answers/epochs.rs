@@ -10,6 +10,7 @@ use kafka_protocol::messages::offset_for_leader_epoch_response::{
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
 use super::{AnswerError, Asked, Asker, Reply};
+use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Led, Standings, TopicRef};
 use crate::types::{LeaderEpoch, OffsetAndEpoch, Uuid};
 
@@ -25,7 +26,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
         let partitions = topic.partitions.iter();
         named.extend(partitions.map(|partition| (reference.clone(), partition.partition)));
     }
-    let standings = Standings::look_up(asker.context, named).await;
+    let standings = Standings::look_up(asker, Operation::Describe, named).await?;
     asked.answer(&response(&asked.body, standings))
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{AnswerError, Asked, Asker, Reply};
 use crate::gateway::backend;
+use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
 use crate::types::{BrokerId, PartitionKey};
 
@@ -82,7 +83,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
     if version >= SESSIONS_SINCE && asked.body.session_epoch > 0 {
         return in_session(frame, &asked, asker).await;
     }
-    let standings = Standings::look_up(asker.context, named(&asked.body)).await;
+    let standings = Standings::look_up(asker, Operation::Read, named(&asked.body)).await?;
     if version < PREFERRED_REPLICA_SINCE {
         return old::answer(asked, standings, asker);
     }
@@ -104,7 +105,7 @@ async fn in_session(
         let mut keys = named(&asked.body);
         let relayed = asker.redirects.relayed.iter();
         keys.extend(relayed.map(|key| (TopicRef::Id(key.topic), key.partition)));
-        let standings = Standings::look_up(asker.context, keys).await;
+        let standings = Standings::look_up(asker, Operation::Read, keys).await?;
         let all_led = standings.as_slice().iter().all(|standing| match standing {
             Standing::Led(led) => holds(asker.backend, led),
             Standing::Refused(_) => false,
@@ -166,8 +167,8 @@ fn duration(milliseconds: i32) -> Duration {
     Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
 }
 
-fn holds(backend: Option<BrokerId>, led: &Led) -> bool {
-    backend.is_some_and(|broker| led.partition.in_sync.contains(&broker))
+fn holds(backend: BrokerId, led: &Led) -> bool {
+    led.partition.in_sync.contains(&backend)
 }
 
 fn top_level(code: i16) -> FetchResponse {
@@ -202,7 +203,7 @@ fn redirect(
     let led = standing.led_at(partition.current_leader_epoch)?;
     let not_now = ResponseError::NotLeaderOrFollower.code();
     let high_watermark = led.partition.high_watermark.ok_or(not_now)?;
-    let replica = preferred_replica(led, rack, asker).ok_or(not_now)?;
+    let replica = preferred_replica(led, rack, asker.listener, asker).ok_or(not_now)?;
     Ok(empty(partition)
         .with_error_code(0)
         .with_high_watermark(high_watermark.0)
@@ -224,14 +225,14 @@ fn empty(partition: &FetchPartition) -> PartitionData {
 
 /// A live in-sync replica: in the client's rack where there is one, else any. The same connection
 /// is sent to the same one, until it comes back.
-fn preferred_replica(led: &Led, rack: &str, asker: &Asker<'_>) -> Option<BrokerId> {
+fn preferred_replica(led: &Led, rack: &str, listener: &str, asker: &Asker<'_>) -> Option<BrokerId> {
     let image = asker.context.image.borrow();
     let live: Vec<_> = led
         .partition
         .in_sync
         .iter()
         .filter_map(|&id| image.broker(id))
-        .filter(|broker| backend::is_live(&image, broker, asker.listener, asker.context.broker_id))
+        .filter(|broker| backend::is_live(&image, broker, listener, asker.context.broker_id))
         .collect();
     let in_rack = |broker: &&&_| {
         let broker: &crate::image::BrokerImage = broker;

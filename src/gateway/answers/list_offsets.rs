@@ -21,6 +21,7 @@ use super::{
     request_frame,
 };
 use crate::gateway::backend;
+use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
 use crate::types::{BrokerId, LeaderEpoch, Offset, Uuid};
 
@@ -75,7 +76,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
         let partitions = topic.partitions.iter();
         named.extend(partitions.map(|partition| (reference.clone(), partition.partition_index)));
     }
-    let standings = Standings::look_up(asker.context, named).await;
+    let standings = Standings::look_up(asker, Operation::Describe, named).await?;
     let (plans, shares) = plan(&asked.body, asked.version(), standings, asker);
     let mut asks = Vec::new();
     let mut kinds = Vec::new();
@@ -167,18 +168,16 @@ fn plan_one<'a>(
 }
 
 /// A live in-sync replica: the broker that the connection has anyway, where it is one.
-fn replica_to_ask(led: &Led, asker: &Asker<'_>) -> Option<BrokerId> {
+pub(super) fn replica_to_ask(led: &Led, asker: &Asker<'_>) -> Option<BrokerId> {
     let in_sync = &led.partition.in_sync;
-    if let Some(backend) = asker.backend.filter(|broker| in_sync.contains(broker)) {
-        return Some(backend);
+    if in_sync.contains(&asker.backend) {
+        return Some(asker.backend);
     }
-    if asker.only_backend {
-        return None;
-    }
+    let listener = asker.aside?;
     let image = asker.context.image.borrow();
     let mut live = in_sync.iter().copied().filter(|&id| {
         image.broker(id).is_some_and(|broker| {
-            backend::is_live(&image, broker, asker.listener, asker.context.broker_id)
+            backend::is_live(&image, broker, listener, asker.context.broker_id)
         })
     });
     live.next()

@@ -11,6 +11,7 @@ use kafka_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use kafka_protocol::protocol::{Decodable, Message, decode_request_header_from_buffer};
 
 use super::{AnswerError, Asked, Asker, Reply, take_uvarint, undecodable};
+use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Standing, Standings, TopicRef};
 use crate::types::Uuid;
 use crate::wire::segments::put_uvarint;
@@ -18,17 +19,25 @@ use crate::wire::segments::put_uvarint;
 /// Has one byte more per marker than version 1, and the same answer (KIP-1228). Brokers do not ask
 /// for API versions before they send it, so it cannot be lowered away.
 const WITH_TRANSACTION_VERSION: i16 = 2;
+/// `CLUSTER_AUTHORIZATION_FAILED`.
+const CLUSTER_REFUSED: i16 = 31;
 
 /// Answers a WriteTxnMarkers.
 pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, AnswerError> {
     let asked = decode(frame)?;
+    let rights = asker.rights;
+    let allowed = rights.cluster_action()? || rights.cluster(Operation::Alter)?;
     let mut named = Vec::new();
     for topic in asked.body.markers.iter().flat_map(|marker| &marker.topics) {
         let reference = TopicRef::of(&topic.name, Uuid::nil());
         let partitions = topic.partition_indexes.iter();
         named.extend(partitions.map(|&partition| (reference.clone(), partition)));
     }
-    let standings = Standings::look_up(asker.context, named).await;
+    let standings = if allowed {
+        Standings::of_cluster(asker.context, named).await
+    } else {
+        Standings::from(vec![Standing::Refused(CLUSTER_REFUSED); named.len()])
+    };
     asked.answer(&response(&asked.body, standings))
 }
 
@@ -38,6 +47,7 @@ fn response(request: &WriteTxnMarkersRequest, mut standings: Standings) -> Write
             let partitions = topic.partition_indexes.iter().map(|&partition| {
                 let code = match standings.take() {
                     Standing::Led(_) => 0,
+                    Standing::Refused(CLUSTER_REFUSED) => CLUSTER_REFUSED,
                     Standing::Refused(_) => ResponseError::NotLeaderOrFollower.code(),
                 };
                 WritableTxnMarkerPartitionResult::default()

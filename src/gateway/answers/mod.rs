@@ -8,7 +8,10 @@ mod fetch;
 mod list_offsets;
 mod markers;
 mod produce;
+mod producers;
 mod refused;
+mod settings;
+mod share;
 #[cfg(test)]
 pub(super) mod testing;
 
@@ -25,6 +28,7 @@ use tokio::time::Instant;
 pub use self::fetch::Redirects;
 use super::Context;
 use super::classify::Local;
+use super::rights::{Rights, Wanted};
 use crate::types::BrokerId;
 use crate::wire::shape::{ShapeError, check_request};
 
@@ -89,6 +93,9 @@ pub enum AnswerError {
         /// The decoder's words.
         reason: String,
     },
+    /// Not a fault of the request: the client's rights have to be asked first, then it is answered.
+    #[error("the client's rights are not known")]
+    Rights(Wanted),
     /// Our answer cannot be encoded at the version asked: a bug of ours.
     #[error("encode {what} version {version}: {reason}")]
     Encode {
@@ -101,6 +108,12 @@ pub enum AnswerError {
     },
 }
 
+impl From<Wanted> for AnswerError {
+    fn from(wanted: Wanted) -> Self {
+        Self::Rights(wanted)
+    }
+}
+
 /// Who asks, and what the answer may depend on beside the request.
 pub struct Asker<'a> {
     /// What all connections share.
@@ -109,10 +122,12 @@ pub struct Asker<'a> {
     pub listener: &'a str,
     /// Number of the connection: spreads clients over replicas.
     pub connection: u64,
-    /// The broker that the connection is relayed to, where it is.
-    pub backend: Option<BrokerId>,
-    /// Whether no other broker can be asked, because we do not have the client's credentials.
-    pub only_backend: bool,
+    /// The broker that the connection is relayed to.
+    pub backend: BrokerId,
+    /// The listener at which other brokers can be asked; where there is none, they cannot.
+    pub aside: Option<&'a str>,
+    /// What the client may do.
+    pub rights: &'a Rights,
     /// Where this connection was sent before.
     pub redirects: &'a mut Redirects,
     /// Now.
@@ -133,10 +148,13 @@ pub async fn answer(
         Local::OffsetForLeaderEpoch => epochs::answer(frame, asker).await,
         Local::WriteTxnMarkers => markers::answer(frame, asker).await,
         Local::DeleteRecords => refused::delete_records(frame, asker).await,
-        Local::AlterReplicaLogDirs => refused::alter_replica_log_dirs(frame),
+        Local::AlterReplicaLogDirs => refused::alter_replica_log_dirs(frame, asker),
+        Local::DescribeProducers => producers::answer(frame, asker).await,
+        Local::ShareFetch => share::fetch(frame, asker).await,
+        Local::ShareAcknowledge => share::acknowledge(frame, asker).await,
         Local::ListGroups => empty::list_groups(frame),
         Local::ListTransactions => empty::list_transactions(frame),
-        Local::DescribeLogDirs => empty::describe_log_dirs(frame),
+        Local::DescribeLogDirs => empty::describe_log_dirs(frame, asker),
         Local::DescribeConfigs => configs::describe(frame, asker),
         Local::AlterConfigs => configs::alter(frame, asker),
         Local::IncrementalAlterConfigs => configs::incremental_alter(frame, asker),
@@ -198,7 +216,7 @@ fn answer_frame<R: Request>(
 }
 
 /// A whole request frame, length included, in the name of the client that sent `header`.
-fn request_frame<R: Request>(
+pub(super) fn request_frame<R: Request>(
     header: &RequestHeader,
     version: i16,
     request: &R,
@@ -228,7 +246,10 @@ pub fn probe_frame() -> Bytes {
 }
 
 /// Decodes a broker's answer to [`request_frame`].
-fn decode_answer<R: Request>(frame: BytesMut, version: i16) -> Result<R::Response, AnswerError> {
+pub(super) fn decode_answer<R: Request>(
+    frame: BytesMut,
+    version: i16,
+) -> Result<R::Response, AnswerError> {
     let mut frame = frame.freeze();
     ResponseHeader::decode(&mut frame, R::Response::header_version(version))
         .and_then(|_header| R::Response::decode(&mut frame, version))

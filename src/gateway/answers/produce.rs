@@ -8,6 +8,7 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{AnswerError, Asked, Asker, Reply};
+use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
 
 /// First version with a text beside the error code.
@@ -22,7 +23,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
             "producer {client:?} wants no acknowledgements, so only closing can refuse it"
         )));
     }
-    let standings = Standings::look_up(asker.context, named(&asked.body)).await;
+    let standings = Standings::look_up(asker, Operation::Write, named(&asked.body)).await?;
     asked.answer(&response(&asked.body, asked.version(), standings))
 }
 

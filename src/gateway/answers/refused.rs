@@ -14,6 +14,7 @@ use kafka_protocol::messages::{
 };
 
 use super::{AnswerError, Asked, Asker, Reply};
+use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Standing, Standings, TopicRef};
 use crate::types::Uuid;
 
@@ -26,7 +27,7 @@ pub async fn delete_records(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply
         let partitions = topic.partitions.iter();
         named.extend(partitions.map(|partition| (reference.clone(), partition.partition_index)));
     }
-    let mut standings = Standings::look_up(asker.context, named).await;
+    let mut standings = Standings::look_up(asker, Operation::Delete, named).await?;
     let topics = asked.body.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let code = match standings.take() {
@@ -49,14 +50,18 @@ pub async fn delete_records(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply
 
 /// Answers an AlterReplicaLogDirs, which tools send by broker id: never relayed, or another broker
 /// would move its replicas.
-pub fn alter_replica_log_dirs(frame: Bytes) -> Result<Reply, AnswerError> {
+pub fn alter_replica_log_dirs(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
     let asked = Asked::<AlterReplicaLogDirsRequest>::decode(frame)?;
+    let code = match asker.rights.cluster(Operation::Alter)? {
+        true => ResponseError::PolicyViolation.code(),
+        false => ResponseError::ClusterAuthorizationFailed.code(),
+    };
     let topics = asked.body.dirs.iter().flat_map(|dir| &dir.topics);
     let results = topics.map(|topic| {
         let partitions = topic.partitions.iter().map(|&partition| {
             AlterReplicaLogDirPartitionResult::default()
                 .with_partition_index(partition)
-                .with_error_code(ResponseError::PolicyViolation.code())
+                .with_error_code(code)
         });
         AlterReplicaLogDirTopicResult::default()
             .with_topic_name(topic.name.clone())
@@ -102,11 +107,13 @@ mod tests {
 
     #[test]
     fn replicas_are_not_moved_between_directories() {
+        let world = world();
         for version in versions_of::<AlterReplicaLogDirsRequest>() {
             let topic = AlterReplicaLogDirTopic::default().with_partitions(vec![0, 3]);
             let dir = AlterReplicaLogDir::default().with_topics(vec![topic]);
             let body = AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]);
-            let reply = alter_replica_log_dirs(request(version, &body)).unwrap();
+            let reply = alter_replica_log_dirs(request(version, &body), &asker_of(&world).asker());
+            let reply = reply.unwrap();
             let response = decoded::<AlterReplicaLogDirsRequest>(version, reply);
             let partitions = response.results[0].partitions.iter();
             let codes: Vec<_> = partitions.map(|p| (p.partition_index, p.error_code)).collect();

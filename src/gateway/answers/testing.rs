@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Asker, Finish, Redirects, Reply};
+use crate::gateway::rights::Rights;
 use crate::gateway::{Context, Limits};
 use crate::image::{Image, Replay};
 use crate::mirror::lineage::{EpochHistory, EpochStart};
@@ -21,7 +22,8 @@ use crate::types::{BrokerId, LeaderEpoch, LinkName, Offset, PartitionKey, TopicI
 
 /// Our seat.
 pub const SEAT: i32 = 9001;
-/// A mirror: partition 0 in order, 1 without a high watermark, 2 without an in-sync replica.
+/// A mirror: partition 0 in order, 1 without a high watermark, 2 without an in-sync replica, 3 with
+/// broker 1 alone in sync.
 pub const MIRROR: &str = "orders";
 pub const MIRROR_ID: TopicId = TopicId(Uuid::from_u128(7));
 /// Topic "plain", which is not a mirror.
@@ -84,16 +86,21 @@ fn led(key: PartitionKey) -> Option<LedPartition> {
         log_start: Some(Offset(10)),
         log_end: Offset(95),
         history: EpochHistory::from_starts(starts).ok().map(Arc::new),
-        in_sync: if key.partition == 2 { vec![] } else { [1, 2, 3].map(BrokerId).to_vec() },
+        in_sync: match key.partition {
+            2 => Vec::new(),
+            3 => vec![BrokerId(1)],
+            _ => [1, 2, 3].map(BrokerId).to_vec(),
+        },
     })
 }
 
-/// Who asks, without the context.
+/// Who asks, without the context: by default over a connection to broker 4, which holds nothing.
 pub struct Parts<'a> {
     pub context: &'a Context,
     pub redirects: Redirects,
-    pub backend: Option<BrokerId>,
-    pub only_backend: bool,
+    pub backend: i32,
+    pub aside: Option<&'static str>,
+    pub rights: Rights,
     pub connection: u64,
     pub now: Instant,
 }
@@ -102,8 +109,9 @@ pub fn asker_of(context: &Context) -> Parts<'_> {
     Parts {
         context,
         redirects: Redirects::default(),
-        backend: None,
-        only_backend: false,
+        backend: 4,
+        aside: Some(LISTENER),
+        rights: Rights::unlimited(),
         connection: 5,
         now: Instant::now(),
     }
@@ -115,8 +123,9 @@ impl Parts<'_> {
             context: self.context,
             listener: LISTENER,
             connection: self.connection,
-            backend: self.backend,
-            only_backend: self.only_backend,
+            backend: BrokerId(self.backend),
+            aside: self.aside,
+            rights: &self.rights,
             redirects: &mut self.redirects,
             now: self.now,
         }
@@ -171,7 +180,7 @@ pub fn finished(finish: Finish, answers: Vec<Option<BytesMut>>) -> Reply {
 fn image(members: &[Member]) -> Arc<Image> {
     let mut replay = Replay::new();
     let mut records: Vec<_> = members.iter().map(broker_record).collect();
-    for (name, id, partitions) in [(MIRROR, MIRROR_ID, 3), ("plain", OTHER, 1)] {
+    for (name, id, partitions) in [(MIRROR, MIRROR_ID, 4), ("plain", OTHER, 1)] {
         let topic = Record::new(2).text(name).raw(id.0.as_bytes()).raw(&[0]);
         records.push(topic.0);
         records.extend((0..partitions).map(|partition| partition_record(id, partition)));

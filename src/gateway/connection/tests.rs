@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use kafka_protocol::messages::fetch_request::{FetchTopic, ReplicaState};
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, FetchRequest, ListGroupsRequest, ListOffsetsRequest, ListOffsetsResponse,
-    ProduceRequest,
+    ApiKey, FetchRequest, FetchResponse, ListGroupsRequest, ListOffsetsRequest,
+    ListOffsetsResponse, MetadataResponse, ProduceRequest,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use tokio::net::{TcpListener, TcpStream};
@@ -66,6 +69,21 @@ impl Stage {
 
     async fn client(&self) -> Peer {
         Peer(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// A client whose connection is relayed to this broker, and that broker's end.
+    async fn client_at(&self, broker: i32) -> (Peer, Peer) {
+        loop {
+            let mut client = self.client().await;
+            client.send(&relayed(0, 0)).await;
+            let (id, mut peer) = self.broker().await;
+            peer.receive().await;
+            peer.send(b"answer").await;
+            client.receive().await;
+            if id == broker {
+                return (client, peer);
+            }
+        }
     }
 
     /// The next connection that the gateway opens to any broker, and the broker's number.
@@ -129,7 +147,11 @@ fn sasl(key: ApiKey, version: i16) -> BytesMut {
 }
 
 fn produce() -> Bytes {
-    request(9, &ProduceRequest::default().with_acks(-1))
+    let partition = PartitionProduceData::default().with_records(Some(Bytes::new()));
+    let topic = TopicProduceData::default()
+        .with_name(StrBytes::from_static_str(MIRROR).into())
+        .with_partition_data(vec![partition]);
+    request(9, &ProduceRequest::default().with_acks(-1).with_topic_data(vec![topic]))
 }
 
 #[tokio::test]
@@ -228,50 +250,94 @@ async fn a_broker_that_cannot_be_reached_gives_way_to_the_next() {
     }
 }
 
-#[tokio::test]
-async fn replicas_are_asked_in_line_or_aside() {
-    let stage = Stage::new().await;
-    let mut client = stage.client().await;
-    client.send(&relayed(1, 10)).await;
-    let (_, mut broker) = stage.broker().await;
-    let ask = |isolation: i8| {
-        let partition = ListOffsetsPartition::default().with_timestamp(1000);
-        let topic = ListOffsetsTopic::default()
-            .with_name(StrBytes::from_static_str(MIRROR).into())
-            .with_partitions(vec![partition.with_current_leader_epoch(-1)]);
-        let body = ListOffsetsRequest::default()
-            .with_replica_id((-1).into())
-            .with_isolation_level(isolation)
-            .with_topics(vec![topic]);
-        request(5, &body)
-    };
-    client.send(&ask(0)).await;
-    client.send(&relayed(3, 10)).await;
-    assert_eq!(broker.receive().await, relayed(1, 10));
-    assert_eq!(broker.receive().await[..4], ask(0)[..4], "asked in line");
-    assert_eq!(broker.receive().await, relayed(3, 10));
-    let partition = ListOffsetsPartitionResponse::default().with_offset(33).with_timestamp(44);
+/// Says to the gateway, which asks, that a client may do everything with the mirror.
+async fn grant(broker: &mut Peer) {
+    let probe = broker.receive().await;
+    assert_eq!(probe[..4], [0, ApiKey::Metadata as u8, 0, 10]);
+    let topic = MetadataResponseTopic::default()
+        .with_name(Some(StrBytes::from_static_str(MIRROR).into()))
+        .with_topic_authorized_operations(i32::MAX);
+    let body = MetadataResponse::default()
+        .with_topics(vec![topic])
+        .with_cluster_authorized_operations(i32::MAX);
+    let mut answer = BytesMut::from(&[0, 0, 0, 0, 0][..]);
+    body.encode(&mut answer, 10).unwrap();
+    broker.send(&answer).await;
+}
+
+fn ask_offset(partition: i32) -> Bytes {
+    let partition = ListOffsetsPartition::default()
+        .with_partition_index(partition)
+        .with_timestamp(1000)
+        .with_current_leader_epoch(-1);
+    let topic = ListOffsetsTopic::default()
+        .with_name(StrBytes::from_static_str(MIRROR).into())
+        .with_partitions(vec![partition]);
+    let body = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+    request(5, &body)
+}
+
+fn offset_answer(partition: i32) -> BytesMut {
+    let partition = ListOffsetsPartitionResponse::default()
+        .with_partition_index(partition)
+        .with_offset(33)
+        .with_timestamp(44);
     let topic = ListOffsetsTopicResponse::default()
         .with_name(StrBytes::from_static_str(MIRROR).into())
         .with_partitions(vec![partition]);
     let mut answer = BytesMut::from(&[0, 0, 0, 77][..]);
     let body = ListOffsetsResponse::default().with_topics(vec![topic]);
     body.encode(&mut answer, 5).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn replicas_are_asked_in_line_or_aside() {
+    let stage = Stage::new().await;
+    let (mut client, mut broker) = stage.client_at(2).await;
+    client.send(&relayed(1, 10)).await;
+    client.send(&ask_offset(0)).await;
+    client.send(&relayed(3, 10)).await;
+    assert_eq!(broker.receive().await, relayed(1, 10));
     broker.send(b"answer 1").await;
-    broker.send(&answer).await;
+    grant(&mut broker).await;
+    assert_eq!(broker.receive().await[..4], ask_offset(0)[..4], "asked in line");
+    assert_eq!(broker.receive().await, relayed(3, 10));
+    broker.send(&offset_answer(0)).await;
     broker.send(b"answer 3").await;
     assert_eq!(client.receive().await, b"answer 1"[..]);
     assert_eq!(offset(client.receive().await), 33);
     assert_eq!(client.receive().await, b"answer 3"[..]);
 
-    // A client that has no broker yet: one is asked aside.
-    let mut other = stage.client().await;
-    other.send(&ask(0)).await;
-    let (_, mut aside) = stage.broker().await;
+    // One that this broker does not hold; the rights are known for a while.
+    client.send(&ask_offset(3)).await;
+    let (id, mut aside) = stage.broker().await;
+    assert_eq!(id, 1);
     aside.receive().await;
-    aside.send(&answer).await;
-    assert_eq!(offset(other.receive().await), 33);
+    aside.send(&offset_answer(3)).await;
+    assert_eq!(offset(client.receive().await), 33);
     assert!(aside.is_closed().await);
+}
+
+#[tokio::test]
+async fn nothing_is_told_to_a_client_that_may_not_know_it() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    client.send(&ask_offset(0)).await;
+    let (_, mut broker) = stage.broker().await;
+    broker.receive().await;
+    let topic = MetadataResponseTopic::default()
+        .with_error_code(29)
+        .with_name(Some(StrBytes::from_static_str(MIRROR).into()));
+    let mut answer = BytesMut::from(&[0, 0, 0, 0, 0][..]);
+    MetadataResponse::default().with_topics(vec![topic]).encode(&mut answer, 10).unwrap();
+    broker.send(&answer).await;
+    let frame = client.receive().await;
+    let length = i32::try_from(frame.len()).unwrap().to_be_bytes();
+    let frame = [&length[..], &frame].concat().into();
+    let response = decoded_frame::<ListOffsetsRequest>(5, frame);
+    let partition = &response.topics[0].partitions[0];
+    assert_eq!((partition.error_code, partition.offset), (29, -1));
 }
 
 fn offset(frame: Bytes) -> i64 {
@@ -301,6 +367,7 @@ async fn nothing_is_answered_before_sasl_is_done() {
     let probe = broker.receive().await;
     assert_eq!(probe[..2], (ApiKey::ApiVersions as i16).to_be_bytes());
     broker.send(b"any answer").await;
+    grant(&mut broker).await;
     assert_eq!(client.receive().await.get_i32(), 77, "answered by us");
     // The proof holds for a while.
     client.send(&produce()).await;
@@ -400,6 +467,57 @@ async fn followers_are_served_on_the_brokers_own_listener_only() {
     assert_eq!(answer.get_i32(), 77);
     answer.advance(1 + 4);
     assert_eq!(answer.get_i16(), 77, "the seat answers: this broker is not registered");
+}
+
+/// The broker's word on whether the gateway's question, a follower's fetch, is allowed to the client.
+async fn judge(broker: &mut Peer, code: i16) {
+    let probe = broker.receive().await;
+    assert_eq!(probe[..4], [0, ApiKey::Fetch as u8, 0, 15]);
+    let partition = PartitionData::default().with_error_code(code).with_aborted_transactions(None);
+    let topic = FetchableTopicResponse::default().with_partitions(vec![partition]);
+    let mut answer = BytesMut::from(&[0, 0, 0, 0, 0][..]);
+    FetchResponse::default().with_responses(vec![topic]).encode(&mut answer, 15).unwrap();
+    broker.send(&answer).await;
+}
+
+#[tokio::test]
+async fn a_follower_has_to_prove_itself_where_clients_have_to() {
+    let state = ReplicaState::default().with_replica_id(77.into()).with_replica_epoch(1);
+    let topic = FetchTopic::default().with_topic_id(MIRROR_ID.0);
+    let fetch = FetchRequest::default().with_replica_state(state).with_topics(vec![topic]);
+    let fetch = request(17, &fetch);
+
+    let stage = Stage::with(2, LISTENER).await;
+    let mut early = stage.client().await;
+    early.send(&fetch).await;
+    let (_, mut broker) = stage.broker().await;
+    assert_eq!(broker.receive().await, fetch, "the broker deals with it");
+
+    for (code, is_served) in [(29, false), (100, true)] {
+        let mut client = stage.client().await;
+        for key in [ApiKey::SaslHandshake, ApiKey::SaslAuthenticate] {
+            client.send(&sasl(key, 1)).await;
+        }
+        client.send(&fetch).await;
+        let (_, mut broker) = stage.broker().await;
+        for _ in 0..3 {
+            broker.receive().await;
+            broker.send(b"go on").await;
+        }
+        judge(&mut broker, code).await;
+        client.receive().await;
+        client.receive().await;
+        if !is_served {
+            assert!(client.is_closed().await);
+            continue;
+        }
+        for _ in 0..2 {
+            let mut answer = client.receive().await;
+            answer.advance(4 + 1 + 4);
+            assert_eq!(answer.get_i16(), 77, "the seat answers: this broker is not registered");
+            client.send(&fetch).await;
+        }
+    }
 }
 
 #[tokio::test]

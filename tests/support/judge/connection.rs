@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
+    SaslHandshakeRequest,
+};
 use kafka_protocol::protocol::{
     Decodable, Encodable, HeaderVersion, Request, StrBytes, VersionRange,
 };
@@ -51,6 +54,19 @@ impl Judge {
         };
         judge.learn_versions()?;
         Ok(judge)
+    }
+
+    /// Proves who it is, by SASL PLAIN.
+    pub fn authenticate(mut self, user: &str, password: &str) -> Result<Self> {
+        let mechanism = StrBytes::from_static_str("PLAIN");
+        let handshake = SaslHandshakeRequest::default().with_mechanism(mechanism);
+        let answer = self.ask_at(1, &handshake)?;
+        ensure!(answer.error_code == 0, "SaslHandshake: error {}", answer.error_code);
+        let token = format!("\0{user}\0{password}");
+        let token = SaslAuthenticateRequest::default().with_auth_bytes(token.into());
+        let answer = self.ask_at(1, &token)?;
+        ensure!(answer.error_code == 0, "SaslAuthenticate: error {}", answer.error_code);
+        Ok(self)
     }
 
     /// Where it is connected to.

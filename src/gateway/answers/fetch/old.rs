@@ -87,11 +87,11 @@ pub fn answer(
 /// where it may be asked.
 fn plan(led: &Led, asker: &Asker<'_>) -> Result<Plan, i16> {
     let high_watermark = led.partition.high_watermark.ok_or(NOT_NOW.code())?;
-    let backend = asker.backend.filter(|broker| led.partition.in_sync.contains(broker));
-    let broker = match backend {
-        Some(broker) => broker,
-        None if asker.only_backend => return Err(NOT_NOW.code()),
-        None => preferred_replica(led, "", asker).ok_or(NOT_NOW.code())?,
+    let broker = if led.partition.in_sync.contains(&asker.backend) {
+        asker.backend
+    } else {
+        let aside = asker.aside.ok_or(NOT_NOW.code())?;
+        preferred_replica(led, "", aside, asker).ok_or(NOT_NOW.code())?
     };
     let (log_start, log_end) = (led.partition.log_start, led.partition.log_end);
     Ok(Plan::At(broker, Bounds { log_start, log_end, high_watermark }))

@@ -104,7 +104,7 @@ async fn a_client_that_comes_straight_back_is_relayed_where_its_broker_can_serve
     let world = world();
     let body = fetch(17, &[(MIRROR, 0)], "");
     let mut parts = asker_of(&world);
-    parts.backend = Some(BrokerId(2));
+    parts.backend = 2;
     for _ in 0..3 {
         assert!(matches!(reply(17, &body, &mut parts).await, Reply::Answer(_)));
         parts.later(Duration::from_secs(1));

@@ -130,15 +130,15 @@ async fn replicas_answer_the_rest_up_to_the_high_watermark() {
 async fn the_connections_broker_is_asked_where_it_is_in_sync() {
     let world = world();
     let asked = ask(0, &[(0, 1000)]);
-    for (backend, expected) in [(Some(2), 2), (Some(1), 1), (None, 1), (Some(4), 1)] {
+    for (backend, expected) in [(2, 2), (1, 1), (4, 1)] {
         let mut parts = asker_of(&world);
-        parts.backend = backend.map(BrokerId);
+        parts.backend = backend;
         let gather = gathered(8, &asked, &mut parts).await;
         assert_eq!(gather.asks[0].broker, Some(BrokerId(expected)));
     }
     let mut pinned = asker_of(&world);
-    pinned.backend = Some(BrokerId(4));
-    pinned.only_backend = true;
+    pinned.backend = 4;
+    pinned.aside = None;
     let response = decoded::<ListOffsetsRequest>(8, reply(8, &asked, &mut pinned).await);
     assert_eq!(offset_of(&response, 0), (6, -1, -1));
 }

@@ -76,7 +76,7 @@ async fn an_old_fetch_is_put_to_a_replica_as_one_without_epoch_session_and_rack(
     let world = world();
     for version in OLD {
         let mut parts = asker_of(&world);
-        parts.backend = Some(BrokerId(2));
+        parts.backend = 2;
         let gather = gathered(fetch(version, &[0], 20), &mut parts).await;
         assert_eq!(gather.asks[0].broker, Some(BrokerId(2)), "the connection's own");
         let wait = duration(30_000);
@@ -156,10 +156,10 @@ async fn what_is_not_ours_to_serve_is_refused_beside_it() {
 async fn nobody_but_the_connections_broker_is_asked_for_a_client_that_proved_itself_there() {
     let world = world();
     let mut parts = asker_of(&world);
-    (parts.backend, parts.only_backend) = (Some(BrokerId(3)), true);
+    (parts.backend, parts.aside) = (3, None);
     let gather = gathered(fetch(8, &[0], 20), &mut parts).await;
     assert_eq!(gather.asks[0].broker, Some(BrokerId(3)));
-    parts.backend = Some(BrokerId(4));
+    parts.backend = 4;
     let Reply::Held(frame, _) = reply(fetch(8, &[0], 20), &mut parts).await else {
         panic!("asked elsewhere");
     };

@@ -1,0 +1,262 @@
+//! What clients meet at the seat: one pair of clusters whose brokers ask for proof on one of two
+//! listeners (the one on which they replicate) and have an authorizer.
+
+mod asks;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kafka_protocol::messages::CreateAclsRequest;
+use kafka_protocol::messages::create_acls_request::AclCreation;
+use kafka_protocol::protocol::StrBytes;
+
+use self::asks::{Subject, offset_of};
+use crate::support::cluster::Cluster;
+use crate::support::compare::{open_leader, wait_identical};
+use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
+use crate::support::java::{Consume, Produce};
+use crate::support::judge::{Batch, Judge, NewTopic};
+use crate::support::{ClusterSpec, eventually, scenario};
+
+const DEADLINE: Duration = Duration::from_secs(90);
+const TOPIC: &str = "orders";
+/// Authorized operations of [`AclCreation`]: `READ`, `ALLOW`, `LITERAL`.
+const READ: i8 = 3;
+const ALLOW: i8 = 3;
+const LITERAL: i8 = 3;
+const TOPICS: i8 = 2;
+const GROUPS: i8 = 3;
+
+/// Listeners of the destination: one for the daemon and whoever trusts, one where everybody has to
+/// prove himself, brokers too.
+const LISTENERS: [&str; 2] = ["PLAINTEXT", "SASL_PLAINTEXT"];
+
+#[test]
+fn clients_learn_from_the_seat_what_a_broker_would_tell_them() {
+    scenario("gateway", |workspace| {
+        let source = ClusterSpec::new("source").start_in(workspace)?;
+        let destination = destination().start_in(workspace)?;
+        fill(&source)?;
+        allow_reader(&destination)?;
+        let daemon = DaemonSpec::new(&source, &destination, &[TOPIC]);
+        let mut daemon = daemon.start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+        daemon.wait_ready()?;
+        // The followers' connections prove themselves at a real broker, through the seat.
+        wait_identical(&source, &destination, TOPIC, TOPIC, DEADLINE)?;
+        let stage = Stage { source, destination, daemon };
+        stage.wait_led()?;
+        stage.times_are_those_of_the_source()?;
+        stage.old_fetches_bring_the_same_batches()?;
+        stage.rights_are_the_real_brokers_word()?;
+        stage.nobody_learns_anything_before_he_has_proved_himself()?;
+        stage.an_ordinary_client_is_no_broker()?;
+        stage.a_group_reads_through_the_proof()
+    });
+}
+
+struct Stage {
+    source: Cluster,
+    destination: Cluster,
+    daemon: Daemon,
+}
+
+fn destination() -> ClusterSpec {
+    let module = "org.apache.kafka.common.security.plain.PlainLoginModule required \
+                  username=\"broker\" password=\"broker\" user_broker=\"broker\" \
+                  user_reader=\"reader\" user_stranger=\"stranger\";";
+    ClusterSpec::new("destination")
+        .brokers(2)
+        .listeners(LISTENERS.to_vec())
+        .property("inter.broker.listener.name", "SASL_PLAINTEXT")
+        .property("sasl.enabled.mechanisms", "PLAIN")
+        .property("sasl.mechanism.inter.broker.protocol", "PLAIN")
+        .property("listener.name.sasl_plaintext.plain.sasl.jaas.config", module)
+        .property(
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        )
+        .property("super.users", "User:ANONYMOUS;User:broker")
+}
+
+/// Two partitions with ordinary records and with transactions, of which the last stays open.
+fn fill(source: &Cluster) -> Result<()> {
+    source.create_topic(&NewTopic::new(TOPIC, 2))?;
+    let to = |partition: i32| {
+        Produce::to(&source.bootstrap(), TOPIC)
+            .option("partition", partition)
+            .option("timestamp", 1_700_000_000_000i64)
+            .option("flush", 7)
+    };
+    let load = to(0)
+        .count(200)
+        .and(to(1).count(100).option("transactions", "mix"))
+        .and(to(1).count(30).option("transactions", "open"));
+    load.run(source.dist())?;
+    Ok(())
+}
+
+/// "reader" may read the mirror, in any group; nobody else may do anything.
+fn allow_reader(destination: &Cluster) -> Result<()> {
+    let allow = |kind: i8, name: &str| {
+        AclCreation::default()
+            .with_resource_type(kind)
+            .with_resource_name(StrBytes::from_string(name.to_owned()))
+            .with_resource_pattern_type(LITERAL)
+            .with_principal(StrBytes::from_static_str("User:reader"))
+            .with_host(StrBytes::from_static_str("*"))
+            .with_operation(READ)
+            .with_permission_type(ALLOW)
+    };
+    let request =
+        CreateAclsRequest::default().with_creations(vec![allow(TOPICS, TOPIC), allow(GROUPS, "*")]);
+    let answer = destination.any_judge()?.ask(&request)?;
+    ensure!(answer.results.iter().all(|result| result.error_code == 0), "{answer:?}");
+    Ok(())
+}
+
+impl Stage {
+    fn wait_led(&self) -> Result<()> {
+        eventually(DEADLINE, "both partitions led by the seat", || {
+            for partition in 0..2 {
+                let leader = self.destination.leader(TOPIC, partition)?;
+                ensure!(leader == SEAT, "{TOPIC}-{partition} is led by {leader}");
+            }
+            Ok(())
+        })
+    }
+
+    fn open(&self) -> Result<Judge> {
+        Judge::connect(&self.daemon.seat_addresses()[0])
+    }
+
+    fn proven(&self, user: &str) -> Result<Judge> {
+        Judge::connect(&self.daemon.seat_addresses()[1])?.authenticate(user, user)
+    }
+
+    fn real(&self, user: &str) -> Result<Judge> {
+        let port = self.destination.node(1)?.port(LISTENERS[1]).context("a SASL listener")?;
+        Judge::connect(&format!("127.0.0.1:{port}"))?.authenticate(user, user)
+    }
+
+    /// Every kind of time, at both isolations, on both listeners.
+    fn times_are_those_of_the_source(&self) -> Result<()> {
+        let times = [-1, -2, -3, -4, 0, 1_700_000_000_050, 1_700_000_000_000, 1_900_000_000_000];
+        let mut source = self.source.any_judge()?;
+        for (listener, mut seat) in [("open", self.open()?), ("proven", self.proven("reader")?)] {
+            for partition in 0..2 {
+                for (time, isolation) in times.into_iter().flat_map(|time| [(time, 0), (time, 1)]) {
+                    let expected = offset_of(&mut source, TOPIC, partition, time, isolation)?;
+                    let found = offset_of(&mut seat, TOPIC, partition, time, isolation)?;
+                    ensure!(
+                        found == expected && found.0 == 0,
+                        "{listener}: {TOPIC}-{partition} at {time}, isolation {isolation}: {found:?}, \
+                         at the source {expected:?}"
+                    );
+                }
+            }
+        }
+        // With a transaction open the two isolations end differently.
+        let ends = [0, 1].map(|isolation| offset_of(&mut source, TOPIC, 1, -1, isolation));
+        let [Ok(end), Ok(stable)] = ends else { anyhow::bail!("{ends:?}") };
+        ensure!(stable.2 < end.2, "no transaction is open: {stable:?} {end:?}");
+        Ok(())
+    }
+
+    fn old_fetches_bring_the_same_batches(&self) -> Result<()> {
+        for partition in 0..2 {
+            let expected = open_leader(&self.source, TOPIC, partition)?.rest()?;
+            for version in 4..=10 {
+                for mut seat in [self.open()?, self.proven("reader")?] {
+                    let mut found: Vec<Batch> = Vec::new();
+                    while found.last().map_or(0, Batch::next_offset)
+                        < expected.last().map_or(0, Batch::next_offset)
+                    {
+                        let at = found.last().map_or(0, Batch::next_offset);
+                        let more = asks::old_fetch(&mut seat, version, TOPIC, partition, at)?;
+                        ensure!(!more.is_empty(), "v{version}: nothing at {at}");
+                        found.extend(more);
+                    }
+                    let same = found.iter().zip(&expected).all(|(a, b)| a.same_but_for_epoch(b));
+                    ensure!(found.len() == expected.len() && same, "v{version} differs");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Each request that we answer ourselves, from three users: the codes of the seat are those of a
+    /// real broker that does not lead, but where the seat serves what only a leader can.
+    fn rights_are_the_real_brokers_word(&self) -> Result<()> {
+        let id = self.destination.any_judge()?.topic_id(TOPIC)?;
+        for user in ["stranger", "reader"] {
+            let subject = Subject { topic: TOPIC, id, unknown: "nowhere" };
+            let real = subject.codes(&mut self.real(user)?, 1)?;
+            let seat = subject.codes(&mut self.proven(user)?, SEAT)?;
+            for ((what, real), (_, seat)) in real.iter().zip(&seat) {
+                // What a follower sends to its leader, the leader serves or refuses as a mirror's.
+                let as_leader = *real == 6 && [0, 44].contains(seat);
+                ensure!(real == seat || as_leader, "{user}, {what}: {seat}, a broker {real}");
+            }
+            let refused = seat.iter().filter(|(_, code)| [29, 31].contains(code)).count();
+            println!("{user}: {seat:?}");
+            ensure!(refused >= if user == "stranger" { 8 } else { 4 }, "{user}: {seat:?}");
+        }
+        Ok(())
+    }
+
+    fn nobody_learns_anything_before_he_has_proved_himself(&self) -> Result<()> {
+        let seat = &self.daemon.seat_addresses()[1];
+        let wrong = Judge::connect(seat)?.authenticate("reader", "guessed");
+        ensure!(wrong.is_err(), "a wrong password passed");
+        let mut silent = Judge::connect(seat)?;
+        let answer = offset_of(&mut silent, TOPIC, 0, -1, 0);
+        ensure!(answer.is_err(), "answered without proof: {answer:?}");
+        Ok(())
+    }
+
+    fn an_ordinary_client_is_no_broker(&self) -> Result<()> {
+        let before = self.daemon.mirror(TOPIC)?;
+        let mut real = self.destination.any_judge()?;
+        let id = real.topic_id(TOPIC)?;
+        let end = real.partition(TOPIC, 0)?;
+        for listener in ["open", "proven"] {
+            for ask in 0..3 {
+                let mut seat =
+                    if listener == "open" { self.open()? } else { self.proven("reader")? };
+                let answer = asks::pose(&mut seat, ask, 2, id, TOPIC);
+                ensure!(answer.is_err(), "{listener}: broker 2 is answered: {answer:?}");
+            }
+        }
+        // Not even one that may do everything, under another registration than the broker's.
+        let mut broker = self.proven("broker")?;
+        let answer = asks::pose(&mut broker, 0, 2, id, TOPIC)?;
+        ensure!(answer == 77, "another registration of broker 2 is answered {answer}");
+        let after = self.daemon.mirror(TOPIC)?;
+        let watermarks = |mirror: &serde_json::Value| {
+            let partitions = mirror["partitions"].as_array().cloned().unwrap_or_default();
+            partitions.iter().map(|p| p["high_watermark"].clone()).collect::<Vec<_>>()
+        };
+        ensure!(watermarks(&before) == watermarks(&after), "{before} {after}");
+        let now = real.partition(TOPIC, 0)?;
+        ensure!(now.in_sync == end.in_sync && now.leader == SEAT, "{end:?} {now:?}");
+        Ok(())
+    }
+
+    fn a_group_reads_through_the_proof(&self) -> Result<()> {
+        let read = |bootstrap: &str| {
+            Consume::from(bootstrap, &[TOPIC]).option("isolation", "read_uncommitted")
+        };
+        let expected = read(&self.source.bootstrap()).run(self.source.dist())?;
+        let module = "org.apache.kafka.common.security.plain.PlainLoginModule required \
+                      username=\"reader\" password=\"reader\";";
+        let found = read(&self.daemon.seat_addresses()[1])
+            .option("group", "through-the-seat")
+            .option("count", expected.len())
+            .option("consumer.security.protocol", "SASL_PLAINTEXT")
+            .option("consumer.sasl.mechanism", "PLAIN")
+            .option("consumer.sasl.jaas.config", module)
+            .run(self.destination.dist())?;
+        ensure!(found == expected, "{} of {} records", found.len(), expected.len());
+        Ok(())
+    }
+}
