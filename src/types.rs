@@ -40,7 +40,19 @@ pub struct OffsetAndEpoch {
 }
 
 /// Identity of a broker within one cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct BrokerId(pub i32);
 
 /// Identity of one registration of a broker; grows with each.

@@ -12,7 +12,7 @@ use super::routes::{Refusal, Shared, find_link};
 use crate::link::operations::decide;
 use crate::mirror::filter::TopicFilter;
 use crate::mirror::ledger::{
-    Fact, Ledger, OperationEntry, OperationKind, OperationPartition, OperationState,
+    Ledger, OperationEntry, OperationKind, OperationPartition, OperationState,
 };
 use crate::mirror::report::{LinkReport, PartitionReport, PartitionState, TopicReport};
 use crate::mirror::topic::MirrorState;
@@ -56,7 +56,7 @@ pub(super) async fn post(
         return Ok(Json(Operation { id: String::new(), entry }).into_response());
     }
     let id = Uuid::new_v4().to_string();
-    journal.write(&[Fact::Operation(id.clone(), entry.clone())]).await.map_err(not_durable)?;
+    journal.write_operation(&id, &entry).await.map_err(not_durable)?;
     Ok((StatusCode::ACCEPTED, Json(Operation { id, entry })).into_response())
 }
 

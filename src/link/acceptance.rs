@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use super::tail_check::Evidence;
 use crate::mirror::event::{Event, EventKind};
+use crate::mirror::report::Reason;
+use crate::store::View;
 use crate::tail::Trouble;
 use crate::tail::events::Events;
 use crate::tail::marks::SourceTail;
@@ -48,6 +50,8 @@ pub struct Judged<'a> {
 pub struct Judge {
     link: LinkName,
     events: Events,
+    /// What any seat found before.
+    journal: watch::Receiver<Arc<View>>,
     /// Since when, and how often, the source said that a partition is not there.
     missing: HashMap<PartitionKey, (Instant, u32)>,
     /// Accepted without proof, by their ends then: said once.
@@ -56,12 +60,23 @@ pub struct Judge {
 
 impl Judge {
     /// Nothing has been judged yet.
-    pub fn new(link: LinkName, events: Events) -> Self {
-        Self { link, events, missing: HashMap::new(), unproved: HashMap::new() }
+    pub fn new(link: LinkName, events: Events, journal: watch::Receiver<Arc<View>>) -> Self {
+        Self { link, events, journal, missing: HashMap::new(), unproved: HashMap::new() }
+    }
+
+    /// What the journal has against a copy.
+    fn known_against(&self, of: Judged<'_>) -> Option<Trouble> {
+        let failed = self.journal.borrow().ledger.against(of.key)?;
+        if failed.reason == Some(Reason::SourceTopicIdChanged) {
+            return Some(Trouble::TopicIdChanged);
+        }
+        let ours = failed.offset.map_or(of.log_end, Offset);
+        let source_end = failed.source_offset.map_or(Offset::ZERO, Offset);
+        Some(Trouble::Truncated { ours, source_end })
     }
 
     /// By what reading goes on where the evidence allows it, and why it does not where not. `against` is
-    /// what was found against the copy before: only proof undoes that, neither the source's retention
+    /// what was found against the copy before, by us; what others found the journal has. Only proof undoes that, neither the source's retention
     /// nor a source that is away for a moment.
     pub fn weigh(
         &mut self,
@@ -72,7 +87,7 @@ impl Judge {
         if evidence != Evidence::Missing {
             self.missing.remove(&of.key);
         }
-        match (evidence, against) {
+        match (evidence, against.or_else(|| self.known_against(of))) {
             (Evidence::Same(tail), _) => Ok(tail),
             (Evidence::Against(trouble), _) => Err(trouble),
             (_, Some(trouble)) => Err(trouble),
@@ -157,7 +172,10 @@ impl Acceptance {
                 self.judge.send(of, Event::new(failed.trouble.reason(), text));
             }
             (Some(before), None) if !before.trouble.is_retried() => {
-                let text = format!("the tail check holds again; before: {}", before.trouble);
+                let text = format!(
+                    "goes on by the tail check, or by a decision; before: {}",
+                    before.trouble
+                );
                 self.judge.send(of, Event::new(EventKind::PartitionResumed, text));
             }
             (_, None) => {}
@@ -184,7 +202,9 @@ mod tests {
         let of = Judged { key, topic: &topic, log_end: Offset(50) };
         let truncated = Trouble::Truncated { ours: Offset(50), source_end: Offset(20) };
         let (events, _seen) = Events::new();
-        let mut acceptance = Acceptance::new(Judge::new("east".into(), events), Default::default());
+        let (_journal, view) = watch::channel(Arc::default());
+        let judge = Judge::new("east".into(), events, view);
+        let mut acceptance = Acceptance::new(judge, Default::default());
         let mut judge = |evidence| {
             let found = acceptance.judge(of, evidence);
             let kept = acceptance.failures.borrow().get(&key).map(|failed| failed.trouble.clone());

@@ -39,7 +39,7 @@ use crate::tail::budget::MemoryBudget;
 use crate::tail::events::Events;
 use crate::tail::notes::Notes;
 use crate::types::{BrokerEpoch, BrokerId};
-use acceptance::{Failures, Judge};
+use acceptance::Failures;
 use config::LinkConfig;
 use operations::Operations;
 use rejoin::Rejoin;
@@ -130,6 +130,7 @@ impl Link {
         );
         let reporter = Reporter {
             link: name.clone(),
+            seat: parts.seat,
             topics: topics.status(),
             led: parts.led,
             failures: failures.subscribe(),
@@ -161,18 +162,11 @@ impl Link {
             source,
             failures,
             events: parts.events,
+            journal: parts.journal.view(),
             bumps: parts.bumps,
             resting: HashMap::new(),
         };
-        let takeover = Takeover {
-            link: config.name.clone(),
-            leader: rejoin.leader.clone(),
-            destination: rejoin.destination.clone(),
-            source: rejoin.source.clone(),
-            failures: rejoin.failures.subscribe(),
-            judge: Judge::new(config.name.clone(), rejoin.events.clone()),
-            resting: HashMap::new(),
-        };
+        let takeover = Takeover::beside(&rejoin);
         let operations = Operations {
             link: config.name.clone(),
             journal: parts.journal,

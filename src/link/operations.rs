@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::mirror::decision::{self, Decision, Failure};
 use crate::mirror::event::{Event, EventKind};
-use crate::mirror::ledger::{Fact, OperationEntry, OperationPartition, OperationState};
-use crate::mirror::report::{FailureReport, LinkReport, PartitionReport, PartitionState};
+use crate::mirror::ledger::{OperationEntry, OperationPartition, OperationState};
+use crate::mirror::report::{LinkReport, PartitionReport, PartitionState};
 use crate::seat::leader::LeaderHandle;
 use crate::store::{JournalHandle, View};
 use crate::tail::events::{Events, now};
@@ -81,7 +81,7 @@ impl Operations {
             let all = after.partitions.iter().all(|one| one.outcome.as_deref() == Some(GOES_ON));
             after.state = if all { OperationState::Done } else { OperationState::Failed };
         }
-        if after == *operation || !*self.journal.is_owner().borrow() {
+        if after == *operation {
             return;
         }
         after.since = now();
@@ -91,7 +91,7 @@ impl Operations {
                 self.tell(id, one);
             }
         }
-        if let Err(error) = self.journal.write(&[Fact::Operation(id.to_owned(), after)]).await {
+        if let Err(error) = self.journal.write_operation(id, &after).await {
             tracing::info!(link = %self.link, operation = id, %error, "outcome not noted; trying on");
         }
     }
@@ -126,22 +126,31 @@ fn step(asked: &OperationPartition, present: Option<&PartitionReport>) -> Step {
     }
     let Some(present) = present else { return Step::Wait };
     match present.state {
-        PartitionState::InSync | PartitionState::CatchingUp => {
+        // Before the source has answered nobody knows: the failure may be found again.
+        PartitionState::InSync | PartitionState::CatchingUp
+            if present.source_end_offset.is_some() =>
+        {
             return Step::Settled(GOES_ON.to_owned());
         }
         PartitionState::Failed => {}
         _ => return Step::Wait,
     }
-    let (offset, source_offset, text) = match &present.failure {
-        Some(FailureReport { offset, source_offset, text }) => (*offset, *source_offset, &**text),
-        None => (None, None, ""),
+    let failure = present.failure.as_ref();
+    let found = OperationPartition {
+        reason: present.reason,
+        offset: failure.and_then(|failure| failure.offset),
+        source_offset: failure.and_then(|failure| failure.source_offset),
+        ..asked.clone()
     };
-    let found = (present.reason, offset, source_offset);
-    if found != (asked.reason, asked.offset, asked.source_offset) {
-        return Step::Settled(format!("has failed otherwise meanwhile, say it again: {text}"));
-    }
     match decide(asked) {
-        Ok(decision) => Step::Decide(decision),
+        // After a restart the same may have been found by other evidence: what it comes to counts.
+        Ok(decision) if found.reason == asked.reason && decide(&found) == Ok(decision) => {
+            Step::Decide(decision)
+        }
+        Ok(_) => {
+            let text = failure.map_or("", |failure| &failure.text);
+            Step::Settled(format!("has failed otherwise meanwhile, say it again: {text}"))
+        }
         Err(refused) => Step::Settled(refused),
     }
 }
@@ -162,7 +171,7 @@ fn find<'a>(report: &'a LinkReport, asked: &OperationPartition) -> Option<&'a Pa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mirror::report::Reason;
+    use crate::mirror::report::{FailureReport, Reason};
     use crate::types::{TopicId, Uuid};
 
     fn asked() -> OperationPartition {
@@ -196,12 +205,31 @@ mod tests {
             panic!("a larger gap was accepted");
         };
         assert!(other.contains("otherwise"), "{other}");
-        let goes_on = present(PartitionState::CatchingUp, 9);
+        let mut goes_on = present(PartitionState::CatchingUp, 9);
+        assert_eq!(step(&asked(), Some(&goes_on)), Step::Wait, "after a restart it may fail again");
+        goes_on.source_end_offset = Some(20);
         assert_eq!(step(&asked(), Some(&goes_on)), Step::Settled(GOES_ON.to_owned()));
         for waits in [PartitionState::SourceUnavailable, PartitionState::DestinationUnavailable] {
             assert_eq!(step(&asked(), Some(&present(waits, 9))), Step::Wait);
         }
         assert_eq!(step(&asked(), None), Step::Wait);
+    }
+
+    #[test]
+    fn a_truncation_is_the_same_by_whatever_evidence_it_is_found_again() {
+        let truncated = |reason, offset, source_offset| OperationPartition {
+            reason,
+            offset: Some(offset),
+            source_offset: Some(source_offset),
+            ..asked()
+        };
+        let asked = truncated(Some(Reason::SourceTruncated), 5, 3);
+        let mut found = present(PartitionState::Failed, 2);
+        found.reason = asked.reason;
+        let decision = Decision::Truncate { ours: Offset(5) };
+        assert_eq!(step(&asked, Some(&found)), Step::Decide(decision));
+        let grown = truncated(Some(Reason::SourceTruncated), 4, 2);
+        assert!(matches!(step(&grown, Some(&found)), Step::Settled(_)), "more would be given up");
     }
 
     #[test]

@@ -17,13 +17,13 @@ use super::truncation::{Decisions, Sides, copy_of};
 use crate::client::Cluster;
 use crate::image::{Image, PartitionImage};
 use crate::mirror::decision::Decision;
-use crate::mirror::lineage::SourceLineage;
 use crate::mirror::topic_configs;
 use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::error::SeatError;
 use crate::seat::follow::{self, Followed, FollowerIdentity};
 use crate::seat::leader::{Adoption, LeaderHandle, MirrorTopic};
 use crate::seat::peers::Peers;
+use crate::store::View;
 use crate::tail::events::Events;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, LinkName, PartitionKey};
 
@@ -57,6 +57,8 @@ pub struct Rejoin {
     pub failures: watch::Sender<Failures>,
     /// What a person may want to know later.
     pub events: Events,
+    /// What any seat found before.
+    pub journal: watch::Receiver<Arc<View>>,
     /// Where a new leader epoch is asked for.
     pub bumps: EpochBumps,
     /// Leaders that could not be asked, and until when they are left alone.
@@ -81,7 +83,7 @@ impl Rejoin {
     pub async fn run(mut self, stop: CancellationToken) {
         // What the leader task was told, by the leader epoch that it holds for.
         let mut adopted: HashMap<PartitionKey, LeaderEpoch> = HashMap::new();
-        let judge = Judge::new(self.link.clone(), self.events.clone());
+        let judge = Judge::new(self.link.clone(), self.events.clone(), self.journal.clone());
         let mut acceptance = Acceptance::new(judge, self.failures.clone());
         let mut recovery = Recovery::default();
         loop {
@@ -232,13 +234,11 @@ impl Rejoin {
         let (vouched, known): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|(away, _)| away.is_led_by_seat);
         let mut good: Vec<_> = vouched.into_iter().map(|(_, adoption)| adoption).collect();
-        let lineages: HashMap<_, _> = self.leader.lineages().await.into_iter().collect();
-        let copies = known.iter().map(|(away, adoption)| {
-            let lineage: Option<&SourceLineage> = lineages.get(&adoption.key);
-            Copy {
-                known: lineage.and_then(|lineage| lineage.known_at(adoption.log_end)),
-                ..copy_of(adoption.key, &away.mirror, away.leader, adoption.log_end)
-            }
+        let keys = known.iter().map(|(_, adoption)| adoption.key);
+        let lineages = self.leader.lineages(keys.collect()).await;
+        let copies = known.iter().zip(lineages).map(|((away, adoption), of)| Copy {
+            known: of.lineage.known_at(adoption.log_end),
+            ..copy_of(adoption.key, &away.mirror, away.leader, adoption.log_end)
         });
         let copies: Vec<_> = copies.collect();
         let evidence = tail_check::check(&self.destination, &self.source, &copies).await;
@@ -247,7 +247,8 @@ impl Rejoin {
         {
             let topic = &away.followed.topic;
             let is_decided = away.mirror.policies.follows_truncations
-                || matches!(decisions.get(&adoption.key), Some(Decision::Truncate { .. }));
+                || decisions.get(&adoption.key)
+                    == Some(&Decision::Truncate { ours: adoption.log_end });
             let evidence = sides.follow(copy, &mut adoption, evidence, is_decided).await;
             let judged = Judged { key: adoption.key, topic, log_end: adoption.log_end };
             if let Some(tail) = acceptance.judge(judged, evidence) {

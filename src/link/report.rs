@@ -18,7 +18,7 @@ use crate::mirror::topic::MirrorState;
 use crate::seat::leader::LeaderReport;
 use crate::store::View;
 use crate::tail::notes::Notes;
-use crate::types::{LinkName, PartitionKey, TopicName};
+use crate::types::{BrokerId, LinkName, PartitionKey, TopicName};
 
 /// Between two reports.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -28,6 +28,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub struct Reporter {
     /// The link.
     pub link: LinkName,
+    /// Our broker id.
+    pub seat: BrokerId,
     /// What the topic task knows.
     pub topics: watch::Receiver<Arc<TopicsStatus>>,
     /// What the leader task knows.
@@ -58,7 +60,7 @@ impl Reporter {
 
     /// Reports until told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let mut since = Since::default();
+        let mut since = Since::new(self.seat);
         let mut interval = tokio::time::interval(INTERVAL);
         loop {
             tokio::select! {
@@ -71,8 +73,14 @@ impl Reporter {
             let journal = self.journal.borrow().clone();
             for topic in &mut topics {
                 let name = TopicName::from(topic.topic.as_str());
-                let id = image.topic_named(&name).map(|topic| topic.id);
-                let note = since.settle(topic, id, &journal.ledger, millis(SystemTime::now()));
+                let known = image.topic_named(&name);
+                let id = known.map(|topic| topic.id);
+                let epoch = |partition| {
+                    let partition = known.and_then(|topic| topic.partitions.get(&partition));
+                    partition.map_or(-1, |partition| partition.leader_epoch.0)
+                };
+                let now = millis(SystemTime::now());
+                let note = since.settle(topic, id, &journal.ledger, epoch, now);
                 if let Some(note) = note {
                     self.notes.note(note);
                 }

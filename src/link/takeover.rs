@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::acceptance::{Failures, Judge, Judged};
 use super::logs::{self, LogBounds, Place};
+use super::rejoin::Rejoin;
 use super::tail_check::{self, Copy, Evidence};
 use super::truncation::copy_of;
 use crate::client::Cluster;
@@ -28,18 +29,32 @@ const AT_ONCE: usize = 500;
 /// Checks what one link's daemon has taken over.
 #[derive(Debug)]
 pub(super) struct Takeover {
-    pub(super) link: LinkName,
-    pub(super) leader: LeaderHandle,
-    pub(super) destination: Cluster,
-    pub(super) source: Cluster,
+    link: LinkName,
+    leader: LeaderHandle,
+    destination: Cluster,
+    source: Cluster,
     /// What the way back found against copies.
-    pub(super) failures: watch::Receiver<Failures>,
-    pub(super) judge: Judge,
+    failures: watch::Receiver<Failures>,
+    judge: Judge,
     /// Until when partitions are left alone.
-    pub(super) resting: HashMap<PartitionKey, Instant>,
+    resting: HashMap<PartitionKey, Instant>,
 }
 
 impl Takeover {
+    /// Of the same link as the way back.
+    pub(super) fn beside(rejoin: &Rejoin) -> Self {
+        let link = rejoin.link.clone();
+        Self {
+            leader: rejoin.leader.clone(),
+            destination: rejoin.destination.clone(),
+            source: rejoin.source.clone(),
+            failures: rejoin.failures.subscribe(),
+            judge: Judge::new(link.clone(), rejoin.events.clone(), rejoin.journal.clone()),
+            link,
+            resting: HashMap::new(),
+        }
+    }
+
     /// Runs until told to stop.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         loop {

@@ -5,14 +5,19 @@
 //! Values say their schema. Of a schema that is newer than ours nothing is believed and nothing may
 //! be overwritten; fields that we do not know within our schema are left out of account.
 
+mod entries;
+
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use self::entries::{
+    FailedPartition, JournalEntry, LineageEntry, LinkEntry, MirrorEntry, OperationEntry,
+    OperationKind, OperationPartition, OperationState, SourceEpoch, StandingEntry,
+};
 use super::report::Reason;
-use super::topic::MirrorState;
-use crate::types::{PartitionKey, TopicId};
+use crate::types::{BrokerId, PartitionKey, TopicId};
 
 /// Version of the values' form.
 pub const LEDGER_SCHEMA: u32 = 1;
@@ -33,12 +38,21 @@ pub enum LedgerKey {
         /// The id.
         topic_id: TopicId,
     },
-    /// The source epochs of what a mirror partition holds.
+    /// The source epochs of what a mirror partition holds, as one seat learned them.
     Lineage {
         /// The mirror's topic id at the destination.
         topic_id: TopicId,
         /// The partition.
         partition: i32,
+        /// The seat, which alone writes it.
+        seat: BrokerId,
+    },
+    /// How a mirror is with one seat.
+    Standing {
+        /// The mirror's topic id at the destination.
+        topic_id: TopicId,
+        /// The seat, which alone writes it.
+        seat: BrokerId,
     },
     /// Something that an operator asked for.
     Operation {
@@ -47,128 +61,19 @@ pub enum LedgerKey {
     },
 }
 
-impl From<PartitionKey> for LedgerKey {
-    /// The lineage of a mirror partition.
-    fn from(key: PartitionKey) -> Self {
-        Self::Lineage { topic_id: key.topic, partition: key.partition }
+impl LedgerKey {
+    /// The lineage of a mirror partition, as a seat learned it.
+    pub fn lineage(key: PartitionKey, seat: BrokerId) -> Self {
+        Self::Lineage { topic_id: key.topic, partition: key.partition, seat }
     }
-}
 
-/// The journal itself: tells a journal that was begun from a topic that is merely empty.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalEntry {
-    /// The destination's cluster id.
-    pub cluster_id: String,
-    /// When it was begun, in milliseconds since 1970.
-    pub since: i64,
-}
-
-/// A link: a cluster is its id, not its address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkEntry {
-    /// The source's cluster id, of the first contact.
-    pub source_cluster_id: String,
-    /// When it was pinned, in milliseconds since 1970.
-    pub since: i64,
-}
-
-/// A mirror: a topic is its id, not its name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MirrorEntry {
-    /// The link that feeds it.
-    pub link: String,
-    /// Its name at the destination.
-    pub topic: String,
-    /// Its name at the source.
-    pub source_topic: String,
-    /// Its id at the source, which it began with; the nil id where the source has none.
-    pub source_topic_id: TopicId,
-    /// How it is.
-    pub state: MirrorState,
-    /// Why; `None` where the state says it all.
-    pub reason: Option<Reason>,
-    /// Since when, in milliseconds since 1970.
-    pub since: i64,
-    /// The source's values that the lock replaced: promotion sets them.
-    #[serde(default)]
-    pub restore: BTreeMap<String, String>,
-}
-
-/// The source epochs of what a mirror partition holds: what the source's OffsetForLeaderEpoch is
-/// compared with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LineageEntry {
-    /// In the order of their offsets; each ends where the next begins.
-    pub epochs: Vec<SourceEpoch>,
-    /// End of what was known to be of the last of them when this was written: what follows may be of
-    /// later epochs that had not been written yet.
-    pub end_offset: i64,
-}
-
-/// A leader epoch of the source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceEpoch {
-    /// The epoch.
-    pub epoch: i32,
-    /// First offset of the copy that is of it.
-    pub start_offset: i64,
-}
-
-/// What an operator can ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OperationKind {
-    /// Let failed partitions go on as the source is now, and give up what stands against it.
-    ResumeFailed,
-}
-
-/// How far an operation has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OperationState {
-    /// Durable, and being carried out.
-    Running,
-    /// Carried out.
-    Done,
-    /// Given up; the partitions say why.
-    Failed,
-}
-
-/// Something that an operator asked for: his word with what was found then. What is different later
-/// is not covered by it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperationEntry {
-    /// What.
-    pub operation: OperationKind,
-    /// For which link.
-    pub link: String,
-    /// How far it has come.
-    pub state: OperationState,
-    /// When it was asked for, in milliseconds since 1970.
-    pub requested: i64,
-    /// When its state changed last, in milliseconds since 1970.
-    pub since: i64,
-    /// What it is about.
-    pub partitions: Vec<OperationPartition>,
-}
-
-/// One partition of an operation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperationPartition {
-    /// The mirror's name at the destination.
-    pub topic: String,
-    /// Its id there.
-    pub topic_id: TopicId,
-    /// The partition.
-    pub partition: i32,
-    /// Why it had failed when the operator said his word.
-    pub reason: Option<Reason>,
-    /// End of the copy then.
-    pub offset: Option<i64>,
-    /// Where the source's log stood against it then.
-    pub source_offset: Option<i64>,
-    /// What became of it; `None` while it is not carried out.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub outcome: Option<String>,
+    /// The seat that writes it; `None`: the journal's owner does.
+    pub fn seat(&self) -> Option<BrokerId> {
+        match self {
+            Self::Lineage { seat, .. } | Self::Standing { seat, .. } => Some(*seat),
+            _ => None,
+        }
+    }
 }
 
 /// One fact: key and value.
@@ -180,8 +85,10 @@ pub enum Fact {
     Link(String, LinkEntry),
     /// A mirror.
     Mirror(TopicId, MirrorEntry),
-    /// The source epochs of a mirror partition.
-    Lineage(PartitionKey, LineageEntry),
+    /// The source epochs of a mirror partition, as a seat learned them.
+    Lineage(PartitionKey, BrokerId, LineageEntry),
+    /// How a mirror is with a seat.
+    Standing(TopicId, BrokerId, StandingEntry),
     /// Something that an operator asked for.
     Operation(String, OperationEntry),
 }
@@ -193,7 +100,10 @@ impl Fact {
             Self::Journal(_) => LedgerKey::Journal,
             Self::Link(link, _) => LedgerKey::Link { link: link.clone() },
             Self::Mirror(topic_id, _) => LedgerKey::Mirror { topic_id: *topic_id },
-            Self::Lineage(key, _) => LedgerKey::from(*key),
+            Self::Lineage(key, seat, _) => LedgerKey::lineage(*key, *seat),
+            Self::Standing(topic_id, seat, _) => {
+                LedgerKey::Standing { topic_id: *topic_id, seat: *seat }
+            }
             Self::Operation(id, _) => LedgerKey::Operation { id: id.clone() },
         }
     }
@@ -204,7 +114,8 @@ impl Fact {
             Self::Journal(entry) => value(entry),
             Self::Link(_, entry) => value(entry),
             Self::Mirror(_, entry) => value(entry),
-            Self::Lineage(_, entry) => value(entry),
+            Self::Lineage(_, _, entry) => value(entry),
+            Self::Standing(_, _, entry) => value(entry),
             Self::Operation(_, entry) => value(entry),
         }
     }
@@ -234,17 +145,8 @@ fn value<Entry: Serialize>(entry: &Entry) -> Vec<u8> {
 pub enum Note {
     /// The source epochs of what a mirror partition holds.
     Lineage(PartitionKey, LineageEntry),
-    /// How a mirror is.
-    State {
-        /// Its topic id at the destination.
-        topic_id: TopicId,
-        /// How it is.
-        state: MirrorState,
-        /// Why.
-        reason: Option<Reason>,
-        /// Since when, in milliseconds since 1970.
-        since: i64,
-    },
+    /// How a mirror, by its topic id at the destination, is with us.
+    Standing(TopicId, StandingEntry),
     /// The source's values that the lock replaced.
     Restore {
         /// The mirror's topic id at the destination.
@@ -260,7 +162,7 @@ impl Note {
         let whole = |topic| PartitionKey { topic, partition: -1 };
         match self {
             Self::Lineage(key, _) => (0, *key),
-            Self::State { topic_id, .. } => (1, whole(*topic_id)),
+            Self::Standing(topic_id, _) => (1, whole(*topic_id)),
             Self::Restore { topic_id, .. } => (2, whole(*topic_id)),
         }
     }
@@ -307,9 +209,10 @@ pub fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Record, Unreadab
         LedgerKey::Journal => Fact::Journal(parse(value)?),
         LedgerKey::Link { link } => Fact::Link(link, parse(value)?),
         LedgerKey::Mirror { topic_id } => Fact::Mirror(topic_id, parse(value)?),
-        LedgerKey::Lineage { topic_id, partition } => {
-            Fact::Lineage(PartitionKey { topic: topic_id, partition }, parse(value)?)
+        LedgerKey::Lineage { topic_id, partition, seat } => {
+            Fact::Lineage(PartitionKey { topic: topic_id, partition }, seat, parse(value)?)
         }
+        LedgerKey::Standing { topic_id, seat } => Fact::Standing(topic_id, seat, parse(value)?),
         LedgerKey::Operation { id } => Fact::Operation(id, parse(value)?),
     }))
 }
@@ -327,8 +230,10 @@ pub struct Ledger {
     pub links: BTreeMap<String, LinkEntry>,
     /// Mirrors by their topic ids at the destination.
     pub mirrors: BTreeMap<TopicId, MirrorEntry>,
-    /// Source epochs by mirror partition.
-    pub lineages: BTreeMap<PartitionKey, LineageEntry>,
+    /// Source epochs by mirror partition and seat.
+    pub lineages: BTreeMap<(PartitionKey, BrokerId), LineageEntry>,
+    /// How mirrors are, by their topic ids and seat.
+    pub standings: BTreeMap<(TopicId, BrokerId), StandingEntry>,
     /// Operations by id.
     pub operations: BTreeMap<String, OperationEntry>,
 }
@@ -344,8 +249,11 @@ impl Ledger {
             Record::Fact(Fact::Mirror(id, entry)) => {
                 self.mirrors.insert(id, entry);
             }
-            Record::Fact(Fact::Lineage(key, entry)) => {
-                self.lineages.insert(key, entry);
+            Record::Fact(Fact::Lineage(key, seat, entry)) => {
+                self.lineages.insert((key, seat), entry);
+            }
+            Record::Fact(Fact::Standing(id, seat, entry)) => {
+                self.standings.insert((id, seat), entry);
             }
             Record::Fact(Fact::Operation(id, entry)) => {
                 self.operations.insert(id, entry);
@@ -357,8 +265,11 @@ impl Ledger {
             Record::Removed(LedgerKey::Mirror { topic_id }) => {
                 self.mirrors.remove(&topic_id);
             }
-            Record::Removed(LedgerKey::Lineage { topic_id, partition }) => {
-                self.lineages.remove(&PartitionKey { topic: topic_id, partition });
+            Record::Removed(LedgerKey::Lineage { topic_id, partition, seat }) => {
+                self.lineages.remove(&(PartitionKey { topic: topic_id, partition }, seat));
+            }
+            Record::Removed(LedgerKey::Standing { topic_id, seat }) => {
+                self.standings.remove(&(topic_id, seat));
             }
             Record::Removed(LedgerKey::Operation { id }) => {
                 self.operations.remove(&id);
@@ -376,9 +287,14 @@ impl Ledger {
             LedgerKey::Mirror { topic_id } => {
                 self.mirrors.get(topic_id).map(|entry| Fact::Mirror(*topic_id, entry.clone()))
             }
-            LedgerKey::Lineage { topic_id, partition } => {
+            LedgerKey::Lineage { topic_id, partition, seat } => {
                 let key = PartitionKey { topic: *topic_id, partition: *partition };
-                self.lineages.get(&key).map(|entry| Fact::Lineage(key, entry.clone()))
+                let entry = self.lineages.get(&(key, *seat))?;
+                Some(Fact::Lineage(key, *seat, entry.clone()))
+            }
+            LedgerKey::Standing { topic_id, seat } => {
+                let entry = self.standings.get(&(*topic_id, *seat))?;
+                Some(Fact::Standing(*topic_id, *seat, entry.clone()))
             }
             LedgerKey::Operation { id } => {
                 self.operations.get(id).map(|entry| Fact::Operation(id.clone(), entry.clone()))
@@ -391,11 +307,33 @@ impl Ledger {
         self.fact(&fact.key()).as_ref() == Some(fact)
     }
 
-    /// What a note changes; `None` where it is known already, or is about a mirror that is not.
+    /// What several seats say of a partition's source epochs: what was learned last counts.
+    pub fn lineage(&self, key: PartitionKey) -> Option<&LineageEntry> {
+        let seats = (key, BrokerId(i32::MIN))..=(key, BrokerId(i32::MAX));
+        let all = self.lineages.range(seats).map(|(_, entry)| entry);
+        all.max_by_key(|entry| (entry.leader_epoch, entry.end_offset))
+    }
+
+    /// What some seat found against a partition that nobody has read on since: copy and source are of
+    /// two lineages.
+    pub fn against(&self, key: PartitionKey) -> Option<FailedPartition> {
+        let seats = (key.topic, BrokerId(i32::MIN))..=(key.topic, BrokerId(i32::MAX));
+        let failed = self.standings.range(seats).flat_map(|(_, standing)| &standing.failed);
+        let is_against = |failed: &&FailedPartition| {
+            let reasons = [Some(Reason::SourceTruncated), Some(Reason::SourceTopicIdChanged)];
+            failed.partition == key.partition && reasons.contains(&failed.reason)
+        };
+        let newest = failed.filter(is_against).max_by_key(|failed| failed.leader_epoch)?;
+        let read_in = self.lineage(key).map(|entry| entry.leader_epoch);
+        read_in.is_none_or(|epoch| epoch <= newest.leader_epoch).then_some(*newest)
+    }
+
+    /// What a note of the owner changes; `None` where it is known already, or is about a mirror that is
+    /// not.
     pub fn noted(&self, note: &Note) -> Option<Fact> {
         let fact = match note {
-            Note::Lineage(key, entry) => Fact::Lineage(*key, entry.clone()),
-            Note::State { topic_id, state, reason, since } => {
+            Note::Lineage(..) => return None,
+            Note::Standing(topic_id, StandingEntry { state, reason, since, .. }) => {
                 let mut entry = self.mirrors.get(topic_id)?.clone();
                 if (entry.state, entry.reason) == (*state, *reason) {
                     return None;
@@ -416,7 +354,7 @@ impl Ledger {
     pub fn knows(&self, note: &Note) -> bool {
         match note {
             Note::Lineage(..) => true,
-            Note::State { topic_id, .. } | Note::Restore { topic_id, .. } => {
+            Note::Standing(topic_id, _) | Note::Restore { topic_id, .. } => {
                 self.mirrors.contains_key(topic_id)
             }
         }
@@ -427,7 +365,10 @@ impl Ledger {
         let mut facts: Vec<Fact> = self.journal.iter().cloned().map(Fact::Journal).collect();
         facts.extend(self.links.iter().map(|(link, e)| Fact::Link(link.clone(), e.clone())));
         facts.extend(self.mirrors.iter().map(|(id, entry)| Fact::Mirror(*id, entry.clone())));
-        facts.extend(self.lineages.iter().map(|(key, e)| Fact::Lineage(*key, e.clone())));
+        let lineages = self.lineages.iter();
+        facts.extend(lineages.map(|((key, seat), e)| Fact::Lineage(*key, *seat, e.clone())));
+        let standings = self.standings.iter();
+        facts.extend(standings.map(|((id, seat), e)| Fact::Standing(*id, *seat, e.clone())));
         let operations = self.operations.iter();
         facts.extend(operations.map(|(id, entry)| Fact::Operation(id.clone(), entry.clone())));
         facts
@@ -437,6 +378,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mirror::topic::MirrorState;
     use crate::types::Uuid;
 
     fn mirror() -> MirrorEntry {
@@ -450,6 +392,14 @@ mod tests {
             since: 17,
             restore: BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]),
         }
+    }
+
+    fn standing(leader_epoch: i32) -> StandingEntry {
+        let reason = Some(Reason::SourceTruncated);
+        let (offset, source_offset) = (Some(20), Some(10));
+        let failed =
+            vec![FailedPartition { partition: 3, leader_epoch, reason, offset, source_offset }];
+        StandingEntry { state: MirrorState::Failed, reason, since: 17, failed }
     }
 
     fn all() -> Vec<Fact> {
@@ -469,7 +419,12 @@ mod tests {
             Fact::Journal(JournalEntry { cluster_id: "d".to_owned(), since: 1 }),
             Fact::Link(key.clone(), LinkEntry { source_cluster_id: "s".to_owned(), since: 2 }),
             Fact::Mirror(id, mirror()),
-            Fact::Lineage(partition, LineageEntry { epochs, end_offset: 20 }),
+            Fact::Lineage(
+                partition,
+                BrokerId(9001),
+                LineageEntry { leader_epoch: 5, epochs, end_offset: 20 },
+            ),
+            Fact::Standing(id, BrokerId(9001), standing(5)),
             Fact::Operation(
                 "7".to_owned(),
                 OperationEntry {
@@ -498,7 +453,8 @@ mod tests {
 {\"kind\":\"journal\"} {\"schema\":1,\"cluster_id\":\"d\",\"since\":1}
 {\"kind\":\"link\",\"link\":\"east\"} {\"schema\":1,\"source_cluster_id\":\"s\",\"since\":2}
 {\"kind\":\"mirror\",\"topic_id\":\"00000000-0000-0000-0000-000000000009\"} {\"schema\":1,\"link\":\"east\",\"topic\":\"east.orders\",\"source_topic\":\"orders\",\"source_topic_id\":\"00000000-0000-0000-0000-000000000007\",\"state\":\"Failed\",\"reason\":\"SOURCE_TOPIC_ID_CHANGED\",\"since\":17,\"restore\":{\"retention.ms\":\"5\"}}
-{\"kind\":\"lineage\",\"topic_id\":\"00000000-0000-0000-0000-000000000009\",\"partition\":3} {\"schema\":1,\"epochs\":[{\"epoch\":4,\"start_offset\":0}],\"end_offset\":20}
+{\"kind\":\"lineage\",\"topic_id\":\"00000000-0000-0000-0000-000000000009\",\"partition\":3,\"seat\":9001} {\"schema\":1,\"leader_epoch\":5,\"epochs\":[{\"epoch\":4,\"start_offset\":0}],\"end_offset\":20}
+{\"kind\":\"standing\",\"topic_id\":\"00000000-0000-0000-0000-000000000009\",\"seat\":9001} {\"schema\":1,\"state\":\"Failed\",\"reason\":\"SOURCE_TRUNCATED\",\"since\":17,\"failed\":[{\"partition\":3,\"leader_epoch\":5,\"reason\":\"SOURCE_TRUNCATED\",\"offset\":20,\"source_offset\":10}]}
 {\"kind\":\"operation\",\"id\":\"7\"} {\"schema\":1,\"operation\":\"resume-failed\",\"link\":\"east\",\"state\":\"Running\",\"requested\":3,\"since\":3,\"partitions\":[{\"topic\":\"east.orders\",\"topic_id\":\"00000000-0000-0000-0000-000000000009\",\"partition\":3,\"reason\":\"SOURCE_TRUNCATED\",\"offset\":20,\"source_offset\":10}]}";
         assert_eq!(lines.join("\n"), expected);
     }
@@ -516,6 +472,32 @@ mod tests {
             ledger.apply(read(Some(&fact.key().bytes()), None).unwrap());
         }
         assert_eq!(ledger, Ledger::default());
+    }
+
+    #[test]
+    fn of_what_several_seats_say_the_newest_leader_epoch_counts() {
+        let key = PartitionKey { topic: TopicId(Uuid::from_u128(9)), partition: 3 };
+        let entry = |leader_epoch, end_offset| LineageEntry {
+            leader_epoch,
+            epochs: Vec::new(),
+            end_offset,
+        };
+        let mut ledger = Ledger::default();
+        assert_eq!((ledger.lineage(key), ledger.against(key)), (None, None));
+        // The younger one was written first, and the other is of a seat that is long dead.
+        for (seat, leader_epoch, end) in [(9002, 7, 50), (9001, 5, 90)] {
+            let fact = Fact::Lineage(key, BrokerId(seat), entry(leader_epoch, end));
+            ledger.apply(Record::Fact(fact));
+        }
+        assert_eq!(ledger.lineage(key), Some(&entry(7, 50)));
+        let standing =
+            |leader_epoch| Fact::Standing(key.topic, BrokerId(9001), standing(leader_epoch));
+        ledger.apply(Record::Fact(standing(6)));
+        assert_eq!(ledger.against(key), None, "it was read on in a later epoch");
+        ledger.apply(Record::Fact(standing(7)));
+        assert_eq!(ledger.against(key).map(|failed| failed.offset), Some(Some(20)));
+        let other = PartitionKey { partition: 4, ..key };
+        assert_eq!((ledger.lineage(other), ledger.against(other)), (None, None));
     }
 
     #[test]

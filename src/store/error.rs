@@ -32,6 +32,9 @@ pub enum StoreError {
     /// We do not write it, so that another may.
     #[error("write the journal: this daemon does not write it; ask the one that does")]
     NotOwner,
+    /// It is not there to be written yet, or our seat is not.
+    #[error("write the journal: it is not read yet, or the seat is not registered; ask again")]
+    NotReady,
     /// It was written by a newer version of lockstep.
     #[error(
         "write the journal: it has entries of schema {0}, which this version of lockstep does not \
@@ -71,7 +74,9 @@ impl StoreError {
                 Some(error) => retry_response(error),
                 None => Retry::WithBackoff,
             },
-            Self::NoLeader(_) | Self::NoBroker(_) | Self::TooSlow(_) => Retry::WithBackoff,
+            Self::NoLeader(_) | Self::NoBroker(_) | Self::TooSlow(_) | Self::NotReady => {
+                Retry::WithBackoff
+            }
             Self::Fenced | Self::NotOwner | Self::NewerSchema(_) | Self::Stopped => Retry::Never,
         }
     }

@@ -82,6 +82,8 @@ pub(super) enum Job {
 pub(super) struct Journal {
     pub(super) parts: JournalParts,
     pub(super) commands: mpsc::Receiver<Write>,
+    /// Where notes of what the seat alone knows go.
+    seat_notes: mpsc::UnboundedSender<Note>,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) is_owner: watch::Sender<bool>,
     pub(super) content: Content,
@@ -111,6 +113,7 @@ impl Journal {
     pub(super) fn new(
         parts: JournalParts,
         commands: mpsc::Receiver<Write>,
+        seat_notes: mpsc::UnboundedSender<Note>,
         view: watch::Sender<Arc<View>>,
         is_owner: watch::Sender<bool>,
     ) -> Self {
@@ -118,6 +121,7 @@ impl Journal {
         Self {
             parts,
             commands,
+            seat_notes,
             view,
             is_owner,
             content: Content::default(),
@@ -156,9 +160,7 @@ impl Journal {
             tokio::select! {
                 Some(heard) = reading.recv() => self.on_heard(heard),
                 Some(write) = self.commands.recv() => self.on_write(write),
-                Some(note) = self.parts.notes.recv() => {
-                    self.notes.insert(note.slot(), note);
-                }
+                Some(note) = self.parts.notes.recv() => self.on_note(note),
                 Some(done) = self.jobs.join_next() => {
                     // None is cancelled, and a panic ends the daemon.
                     match done {
@@ -238,6 +240,16 @@ impl Journal {
         answer(write, Err(refusal));
     }
 
+    /// What a seat alone knows it writes itself; how mirrors are the owner notes as well.
+    fn on_note(&mut self, note: Note) {
+        if let Note::Lineage(..) | Note::Standing(..) = note {
+            let _stopped = self.seat_notes.send(note.clone());
+        }
+        if !matches!(note, Note::Lineage(..)) {
+            self.notes.insert(note.slot(), note);
+        }
+    }
+
     fn on_tick(&mut self) {
         let image = self.parts.image.borrow().clone();
         let is_chosen = self.is_chosen(&image);
@@ -302,8 +314,14 @@ impl Journal {
         let ledger = self.content.ledger();
         let gone = ledger.mirrors.keys().filter(|id| image.topic(**id).is_none());
         let mut keys: Vec<_> = gone.map(|id| LedgerKey::Mirror { topic_id: *id }).collect();
-        let gone = ledger.lineages.keys().filter(|key| image.partition(**key).is_none());
-        keys.extend(gone.map(|key| LedgerKey::from(*key)));
+        // A seat that was unregistered tells nothing any more.
+        let is_gone = |seat: &BrokerId| image.broker(*seat).is_none();
+        let lineages = ledger.lineages.keys();
+        let gone = lineages.filter(|(key, seat)| image.partition(*key).is_none() || is_gone(seat));
+        keys.extend(gone.map(|(key, seat)| LedgerKey::lineage(*key, *seat)));
+        let standings = ledger.standings.keys();
+        let gone = standings.filter(|(id, seat)| image.topic(*id).is_none() || is_gone(seat));
+        keys.extend(gone.map(|&(topic_id, seat)| LedgerKey::Standing { topic_id, seat }));
         let mut operations: Vec<_> = ledger.operations.iter().collect();
         operations.sort_by_key(|(_, operation)| std::cmp::Reverse(operation.requested));
         let old = operations.into_iter().skip(OPERATIONS);

@@ -10,7 +10,7 @@ use super::committed::Log;
 use super::content::record;
 use super::error::StoreError;
 use super::journal::{Holding, Job, Journal, Write, answer};
-use super::producer::Claim;
+use super::producer::{Claim, Writer};
 use super::reader::open;
 use super::topics::{self, JOURNAL_TOPIC, Place};
 use crate::client::{Cluster, Topics};
@@ -24,7 +24,7 @@ use crate::types::{BrokerId, Offset, TopicName};
 use crate::wire::records::NewRecord;
 
 /// Bytes of one transaction at most, below `max.message.bytes` of any cluster.
-const WRITE_BYTES: usize = 256 << 10;
+pub(super) const WRITE_BYTES: usize = 256 << 10;
 /// Whoever is fenced while it is his turn tries again after this time.
 const FENCED_REST: Duration = Duration::from_secs(5);
 /// A journal that cannot be claimed for so long does not keep the links' tasks from going on.
@@ -223,14 +223,14 @@ fn is_serving(broker: &BrokerImage) -> bool {
     !broker.is_fenced && !broker.in_controlled_shutdown
 }
 
-fn size(record: &NewRecord) -> usize {
+pub(super) fn size(record: &NewRecord) -> usize {
     let length = |field: &Option<Vec<u8>>| field.as_ref().map_or(0, Vec::len);
     length(&record.key) + length(&record.value) + 32
 }
 
 /// Claims it; what was committed before ends at the offset.
 async fn claim(cluster: &Cluster, place: Place) -> Result<(Box<Claim>, Offset), StoreError> {
-    let claim = Claim::make(cluster).await?;
+    let claim = Claim::make(cluster, Writer::Owner).await?;
     let topic = TopicName::from(JOURNAL_TOPIC);
     let leader = place.leader.ok_or_else(|| StoreError::NoLeader(topic.clone()))?;
     let end = open(cluster, &topic, leader).await?.end().await?;
@@ -238,7 +238,7 @@ async fn claim(cluster: &Cluster, place: Place) -> Result<(Box<Claim>, Offset), 
 }
 
 /// The journal where it is led now.
-async fn log(cluster: &Cluster, image: &Arc<Image>) -> Result<Log, StoreError> {
+pub(super) async fn log(cluster: &Cluster, image: &Arc<Image>) -> Result<Log, StoreError> {
     let topic = TopicName::from(JOURNAL_TOPIC);
     let place = Place::find(image, JOURNAL_TOPIC);
     let leader = place.and_then(|place| place.leader);

@@ -23,8 +23,24 @@ use crate::tail::events::now;
 use crate::types::{BrokerId, Offset, TopicName};
 use crate::wire::records::{BatchProducer, NewRecord, encode};
 
-/// Whoever holds it writes the journal.
-const TRANSACTIONAL_ID: &str = "lockstep-journal";
+/// Who writes: each has a transactional id, and whoever claims it last is the one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Writer {
+    /// The journal's owner.
+    Owner,
+    /// A seat, of what it alone knows.
+    Seat(BrokerId),
+}
+
+impl Writer {
+    fn transactional_id(self) -> StrBytes {
+        match self {
+            Self::Owner => StrBytes::from_static_str("lockstep-journal"),
+            Self::Seat(seat) => StrBytes::from_string(format!("lockstep-journal-{seat}")),
+        }
+    }
+}
+
 /// A writer that dies within a transaction holds readers up for so long at most.
 const TRANSACTION_TIMEOUT_MS: i32 = 10_000;
 const PRODUCE_TIMEOUT_MS: i32 = 5_000;
@@ -51,6 +67,7 @@ const BRIEF_LIMIT: Duration = Duration::from_secs(10);
 /// The right to write, until somebody claims it after us.
 #[derive(Debug)]
 pub(super) struct Claim {
+    transactional_id: TransactionalId,
     coordinator: Connection,
     coordinator_id: BrokerId,
     producer_id: i64,
@@ -60,8 +77,9 @@ pub(super) struct Claim {
 
 impl Claim {
     /// Takes the right to write from whoever has it. What that one had not committed is aborted.
-    pub(super) async fn make(cluster: &Cluster) -> Result<Self, StoreError> {
-        let coordinator_id = find_coordinator(cluster).await?;
+    pub(super) async fn make(cluster: &Cluster, writer: Writer) -> Result<Self, StoreError> {
+        let transactional_id = TransactionalId(writer.transactional_id());
+        let coordinator_id = find_coordinator(cluster, &transactional_id).await?;
         let coordinator = match cluster.broker(coordinator_id).await {
             Ok(connection) => connection,
             // Not of the last metadata: it has just started.
@@ -71,7 +89,7 @@ impl Claim {
             }
         };
         let request = InitProducerIdRequest::default()
-            .with_transactional_id(Some(transactional_id()))
+            .with_transactional_id(Some(transactional_id.clone()))
             .with_transaction_timeout_ms(TRANSACTION_TIMEOUT_MS)
             .with_producer_id((-1).into())
             .with_producer_epoch(-1);
@@ -82,6 +100,7 @@ impl Claim {
                 0 => {
                     let (producer_id, epoch) = (response.producer_id.0, response.producer_epoch);
                     return Ok(Self {
+                        transactional_id,
                         coordinator,
                         coordinator_id,
                         producer_id,
@@ -113,7 +132,7 @@ impl Claim {
             .with_name(topic_name())
             .with_partitions(vec![PARTITION]);
         let request = AddPartitionsToTxnRequest::default()
-            .with_v3_and_below_transactional_id(transactional_id())
+            .with_v3_and_below_transactional_id(self.transactional_id.clone())
             .with_v3_and_below_producer_id(self.producer_id.into())
             .with_v3_and_below_producer_epoch(self.epoch)
             .with_v3_and_below_topics(vec![topic]);
@@ -140,7 +159,7 @@ impl Claim {
             is_transactional: true,
         };
         let batch = encode(producer, now(), records);
-        let base = produce(log, Some(transactional_id()), batch).await?;
+        let base = produce(log, Some(self.transactional_id.clone()), batch).await?;
         let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
         self.sequence = self.sequence.checked_add(count).unwrap_or(0);
         Ok(base)
@@ -148,7 +167,7 @@ impl Claim {
 
     async fn commit(&self) -> Result<(), StoreError> {
         let request = EndTxnRequest::default()
-            .with_transactional_id(transactional_id())
+            .with_transactional_id(self.transactional_id.clone())
             .with_producer_id(self.producer_id.into())
             .with_producer_epoch(self.epoch)
             .with_committed(true);
@@ -191,9 +210,12 @@ pub(super) async fn produce(
 }
 
 /// A broker that is asked for the first time creates `__transaction_state`.
-async fn find_coordinator(cluster: &Cluster) -> Result<BrokerId, StoreError> {
+async fn find_coordinator(
+    cluster: &Cluster,
+    transactional_id: &TransactionalId,
+) -> Result<BrokerId, StoreError> {
     let request = FindCoordinatorRequest::default()
-        .with_key(StrBytes::from_static_str(TRANSACTIONAL_ID))
+        .with_key(transactional_id.0.clone())
         .with_key_type(TRANSACTION);
     let since = Instant::now();
     loop {
@@ -209,10 +231,6 @@ async fn find_coordinator(cluster: &Cluster) -> Result<BrokerId, StoreError> {
 
 fn is_brief(code: i16, since: Instant) -> bool {
     BRIEF.contains(&code) && since.elapsed() < BRIEF_LIMIT
-}
-
-fn transactional_id() -> TransactionalId {
-    StrBytes::from_static_str(TRANSACTIONAL_ID).into()
 }
 
 fn topic_name() -> kafka_protocol::messages::TopicName {

@@ -1,6 +1,7 @@
 //! What is decided about failed partitions: by policy when they fail, or by an operator's word.
 
 use super::handle::CopyCut;
+use super::led::Led;
 use super::task::LeaderTask;
 use crate::mirror::decision::{self, Decision};
 use crate::mirror::event::{Event, EventKind};
@@ -54,8 +55,14 @@ impl LeaderTask {
     /// asked for. Until then nothing changes.
     pub(super) fn on_cut(&mut self, cut: CopyCut) {
         let key = cut.key;
-        let is_decided = matches!(self.decisions.get(&key), Some(Decision::Truncate { .. }));
-        let Some(led) = self.led.get_mut(&key).filter(|_| is_decided) else { return };
+        let Some(&decision) = self.decisions.get(&key) else { return };
+        // It holds for what had failed when it was made, and for nothing that fails later.
+        let is_decided = |led: &&mut Led| {
+            let failure = led.trouble.as_ref().and_then(Trouble::failure);
+            matches!(decision, Decision::Truncate { .. })
+                && failure.is_some_and(|failure| decision::decide(failure) == Ok(decision))
+        };
+        let Some(led) = self.led.get_mut(&key).filter(is_decided) else { return };
         if led.leadership.assignment().leader_epoch != cut.leader_epoch || !led.is_stopped() {
             return;
         }
@@ -84,7 +91,14 @@ impl LeaderTask {
     /// A leader epoch began with a cut: says what was given up.
     pub(super) fn tell_given_up(&mut self, key: PartitionKey) {
         let Some(led) = self.led.get_mut(&key) else { return };
-        let Some(given_up) = led.take_given_up() else { return };
+        let Some(given_up) = led.take_given_up() else {
+            // Nothing to cut was found on the way here: what was decided about is over.
+            if !led.is_stopped() && !led.is_unproved() {
+                self.decisions
+                    .retain(|of, one| *of != key || !matches!(one, Decision::Truncate { .. }));
+            }
+            return;
+        };
         let mirror = std::sync::Arc::clone(led.mirror());
         self.decisions.remove(&key);
         let text = format!(

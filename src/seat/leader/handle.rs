@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::mirror::decision::{Decision, Policies};
-use crate::mirror::lineage::{EpochHistory, SourceLineage};
+use crate::mirror::lineage::{EpochHistory, KnownLineage};
 use crate::mirror::partition::FollowerFetch;
 use crate::tail::marks::SourceTail;
 use crate::tail::{Orders, StartAt, Trouble};
@@ -245,9 +245,11 @@ pub enum Command {
     /// Where a copy parts from the source, on which a decision to cut it waits.
     Cut(CopyCut),
     /// The source's epochs of what partitions hold, from the journal.
-    RestoreLineages(Vec<(PartitionKey, SourceLineage)>),
-    /// The source's epochs of what partitions hold, as far as they are known.
-    Lineages(oneshot::Sender<Vec<(PartitionKey, SourceLineage)>>),
+    RestoreLineages(Vec<(PartitionKey, KnownLineage)>),
+    /// What was learned of the source's epochs since this was asked last.
+    LearnedLineages(oneshot::Sender<Vec<(PartitionKey, KnownLineage)>>),
+    /// The same of these partitions, which we do not lead, in their order.
+    Lineages(Vec<PartitionKey>, oneshot::Sender<Vec<KnownLineage>>),
     /// All mirrors that were bound.
     Mirrors(oneshot::Sender<Vec<Arc<MirrorTopic>>>),
     /// A follower's Fetch; a refusal of the session is in the answer.
@@ -327,15 +329,22 @@ impl LeaderHandle {
         let _stopped = self.commands.send(Command::Cut(cut)).await;
     }
 
-    /// Tells the source's epochs of what partitions hold, as the journal has them: before anything is
-    /// led. What is known already stays.
-    pub async fn restore_lineages(&self, lineages: Vec<(PartitionKey, SourceLineage)>) {
+    /// Tells the source's epochs of what partitions hold, as the journal has them. What we lead, or have
+    /// learned in a later leader epoch, stays as it is.
+    pub async fn restore_lineages(&self, lineages: Vec<(PartitionKey, KnownLineage)>) {
         let _stopped = self.commands.send(Command::RestoreLineages(lineages)).await;
     }
 
-    /// The source's epochs of what partitions hold, for the journal and the tail check.
-    pub async fn lineages(&self) -> Vec<(PartitionKey, SourceLineage)> {
-        self.ask(Command::Lineages).await.unwrap_or_default()
+    /// What was learned of the source's epochs since this was asked last, for the journal.
+    pub async fn learned_lineages(&self) -> Vec<(PartitionKey, KnownLineage)> {
+        self.ask(Command::LearnedLineages).await.unwrap_or_default()
+    }
+
+    /// What is known of the source's epochs of partitions that we do not lead, for the tail check.
+    pub async fn lineages(&self, keys: Vec<PartitionKey>) -> Vec<KnownLineage> {
+        let count = keys.len();
+        let answered = self.ask(|answer| Command::Lineages(keys, answer)).await;
+        answered.unwrap_or_else(|| vec![KnownLineage::default(); count])
     }
 
     /// All mirrors that were bound.

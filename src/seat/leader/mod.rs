@@ -4,6 +4,7 @@ mod answers;
 mod decisions;
 mod handle;
 mod in_sync;
+mod learned;
 mod led;
 mod refill;
 mod report;

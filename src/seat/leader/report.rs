@@ -59,6 +59,10 @@ fn state(led: &Led, is_unheard: bool) -> (PartitionState, Option<Reason>) {
             (PartitionState::SourceUnavailable, Some(trouble.reason()))
         }
         Some(trouble) => (PartitionState::Failed, Some(trouble.reason())),
+        // The tail check is to be made, and a failure from before may be found again.
+        None if led.is_unproved() => {
+            (PartitionState::SourceUnavailable, Some(Reason::SourceUnreachable))
+        }
         None if led.leadership.in_sync_real().next().is_none() => {
             (PartitionState::DestinationUnavailable, Some(Reason::ReplicasOutOfSync))
         }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::led::Led;
 use super::task::LeaderTask;
 use crate::image::{Delta, Image, PartitionImage};
-use crate::mirror::lineage::EpochHistory;
+use crate::mirror::lineage::{EpochHistory, KnownLineage};
 use crate::mirror::partition::Assignment;
 use crate::tail::Order;
 use crate::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionKey, TopicId};
@@ -140,10 +140,10 @@ impl LeaderTask {
             Some(led) => led.into_next_epoch(seats.clone(), assignment.clone(), now),
             None => (None, is_new),
         };
-        let mut led = match (next, adoption, empty) {
+        let led = match (next, adoption, empty) {
             (Some(led), _, _) => led,
             (None, Some(adoption), _) => Led::adopted(adoption, mirror, seats, assignment, now)
-                .with_lineage(self.lineages.remove(&key)),
+                .with_lineage(self.lineages.remove(&key).map(|known| known.lineage)),
             (None, None, Some(history)) => {
                 self.lineages.remove(&key);
                 Led::fresh(key, history, mirror, seats, assignment, now)
@@ -159,11 +159,20 @@ impl LeaderTask {
                 return;
             }
         };
+        self.take_up(key, led);
+    }
+
+    /// Leads from now on.
+    fn take_up(&mut self, key: PartitionKey, mut led: Led) {
         tracing::info!(
             link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
-            leader_epoch = %state.leader_epoch, offset = %led.leadership.log_end(), "leading"
+            leader_epoch = %led.leadership.assignment().leader_epoch, offset = %led.leadership.log_end(), "leading"
         );
         led.started_at = self.log_starts.remove(&key).or(led.started_at);
+        // What was only taken over says nothing of the source.
+        if !led.is_unproved() && !led.is_stopped() {
+            self.learned.insert(key);
+        }
         self.led.insert(key, led);
         self.unknown.remove(&key);
         self.tell_given_up(key);
@@ -190,7 +199,8 @@ impl LeaderTask {
         if let Some(orders) = self.sources.get(&led.mirror().link) {
             let _stopped = orders.send(Order::Stop(key));
         }
-        self.lineages.insert(key, led.lineage);
+        let leader_epoch = led.leadership.assignment().leader_epoch;
+        self.lineages.insert(key, KnownLineage { leader_epoch, lineage: led.lineage });
         self.mark(key);
     }
 }

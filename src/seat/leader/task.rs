@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::handle::{Adoption, Command, MirrorTopic, Proof};
-use super::led::{LEAST_SHARE, Led};
+use super::led::Led;
 use super::refill::{RefillRequest, Refilled};
 use super::report::{LeaderReport, report};
 use super::roles::Birth;
@@ -20,12 +20,12 @@ use super::unknown::Waiting;
 use crate::image::{Delta, Image};
 use crate::mirror::decision::Decision;
 use crate::mirror::event::Event;
-use crate::mirror::lineage::SourceLineage;
+use crate::mirror::lineage::KnownLineage;
 use crate::mirror::revival::Revivals;
 use crate::seat::epoch_bump::EpochBumps;
 use crate::seat::isr::{IsrOutcome, IsrRequest};
 use crate::tail::events::Events;
-use crate::tail::{Arrival, Order, Orders, Trouble};
+use crate::tail::{Arrival, ArrivalKind, Order, Orders, Trouble};
 use crate::types::{BrokerEpoch, BrokerId, LinkName, Offset, PartitionKey, TopicId};
 
 /// How often in-sync replicas, limits and reports are looked at.
@@ -94,7 +94,9 @@ pub struct LeaderTask {
     /// Where the logs of partitions that we led started.
     pub(super) log_starts: HashMap<PartitionKey, Offset>,
     /// The source's epochs of what partitions hold that we do not lead.
-    pub(super) lineages: HashMap<PartitionKey, SourceLineage>,
+    pub(super) lineages: HashMap<PartitionKey, KnownLineage>,
+    /// Of what partitions something was learned since the journal was told last.
+    pub(super) learned: HashSet<PartitionKey>,
     pub(super) sources: HashMap<LinkName, Orders>,
     pub(super) sessions: Sessions,
     pub(super) parked: HashMap<SessionId, Parked>,
@@ -133,6 +135,7 @@ impl LeaderTask {
             decisions: HashMap::new(),
             log_starts: HashMap::new(),
             lineages: HashMap::new(),
+            learned: HashSet::new(),
             sources: HashMap::new(),
             sessions: Sessions::default(),
             parked: HashMap::new(),
@@ -239,15 +242,13 @@ impl LeaderTask {
             }
             Command::Proved(proofs) => proofs.into_iter().for_each(|proof| self.on_proof(proof)),
             Command::Cut(cut) => self.on_cut(cut),
-            Command::RestoreLineages(lineages) => {
-                for (key, lineage) in lineages {
-                    self.lineages.entry(key).or_insert(lineage);
-                }
+            Command::RestoreLineages(lineages) => self.restore_lineages(lineages),
+            Command::LearnedLineages(reply) => {
+                let _gone = reply.send(self.learned_lineages());
             }
-            Command::Lineages(reply) => {
-                let led = self.led.iter().map(|(&key, led)| (key, led.lineage.clone()));
-                let all = self.lineages.iter().map(|(&key, lineage)| (key, lineage.clone()));
-                let _gone = reply.send(all.chain(led).collect());
+            Command::Lineages(keys, reply) => {
+                let known = keys.iter().map(|key| self.lineages.get(key).cloned());
+                let _gone = reply.send(known.map(Option::unwrap_or_default).collect());
             }
             Command::Mirrors(reply) => {
                 let _gone = reply.send(self.mirrors.values().cloned().collect());
@@ -277,6 +278,9 @@ impl LeaderTask {
         let key = arrival.key;
         let Some(led) = self.led.get_mut(&key) else { return };
         let was_stopped = led.trouble.clone();
+        if matches!(arrival.kind, ArrivalKind::Data { .. }) {
+            self.learned.insert(key);
+        }
         match led.on_arrival(arrival) {
             Ok(true) => self.mark(key),
             Ok(false) => {}
@@ -298,6 +302,10 @@ impl LeaderTask {
         }
         let before = led.trouble.clone();
         led.on_proof(found);
+        if led.trouble.is_none() {
+            self.decisions.remove(&key);
+            self.learned.insert(key);
+        }
         self.on_trouble(key, before.as_ref());
         self.read_on(key);
     }
@@ -427,9 +435,10 @@ impl LeaderTask {
     fn share_memory(&mut self) {
         let filled = self.led.values().filter(|led| led.buffer().is_some_and(|b| b.bytes() > 0));
         let limit = memory_share(self.config.memory_bytes, filled.count());
-        let now = self.now();
         for led in self.led.values_mut() {
-            led.limit_memory(led.share_of(limit, now));
+            // What nobody takes must not hold memory that others need.
+            let has_takers = led.leadership.in_sync_real().next().is_some();
+            led.limit_memory(if has_takers { limit } else { 0 });
         }
     }
 }
@@ -437,6 +446,7 @@ impl LeaderTask {
 /// Half of the budget is shared by the partitions that hold something; the other half is for what
 /// is on its way.
 fn memory_share(total: usize, partitions: usize) -> usize {
+    const LEAST: usize = 64 << 10;
     const MOST: usize = 32 << 20;
-    (total / 2 / partitions.max(1)).clamp(LEAST_SHARE, MOST)
+    (total / 2 / partitions.max(1)).clamp(LEAST, MOST)
 }

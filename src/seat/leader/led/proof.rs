@@ -14,6 +14,11 @@ impl Led {
         self.is_unproved = true;
     }
 
+    /// Whether the tail check is to be made before the source is read.
+    pub fn is_unproved(&self) -> bool {
+        self.is_unproved
+    }
+
     /// What is to be checked; `None` while it is not known what the copy is, or after something was
     /// found that has to be decided about.
     pub fn unproved(&self) -> Option<Unproved> {
