@@ -4,6 +4,8 @@
 use std::process::Command;
 use std::sync::Mutex;
 
+use super::run::WEDGED;
+
 /// What came of one seed.
 pub struct Played {
     pub seed: u64,
@@ -30,7 +32,7 @@ pub fn play(seed: u64, environment: &[(&str, &str)]) -> Played {
     Played { seed, is_good: output.status.success(), output: shown }
 }
 
-/// Plays seeds on all cores; those that failed, in order.
+/// Plays seeds on all cores; those that failed, or ended where it is known not to go on, in order.
 pub fn play_all(seeds: impl Iterator<Item = u64> + Send) -> Vec<Played> {
     let seeds = Mutex::new(seeds);
     let kept = Mutex::new(Vec::new());
@@ -41,7 +43,7 @@ pub fn play_all(seeds: impl Iterator<Item = u64> + Send) -> Vec<Played> {
                 loop {
                     let Some(seed) = seeds.lock().unwrap().next() else { return };
                     let played = play(seed, &[]);
-                    if !played.is_good {
+                    if !played.is_good || played.output.contains(WEDGED) {
                         kept.lock().unwrap().push(played);
                     }
                 }

@@ -14,7 +14,6 @@ pub mod eventually;
 pub mod java;
 pub mod judge;
 pub mod load;
-pub mod pair;
 pub mod process;
 pub mod proxy;
 pub mod scenario;
@@ -24,5 +23,4 @@ pub mod workspace;
 
 pub use cluster::{Cluster, ClusterSpec};
 pub use eventually::eventually;
-pub use pair::Pair;
 pub use scenario::scenario;
