@@ -5,7 +5,12 @@
 mod support;
 
 mod clients {
+    mod commands;
+    mod grouping;
+    mod producing;
     mod programs;
     mod reading;
     mod stage;
+    mod story;
+    mod tools;
 }

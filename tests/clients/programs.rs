@@ -18,20 +18,32 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::support::dist::{Dist, cache};
-use crate::support::java::{Background, run_sources};
+use crate::support::java::{Background, Outcome, run_sources};
 
-const GO_SOURCES: &[&str] = &["go.mod", "go.sum", "main.go", "franz.go", "sarama.go"];
+const GO_SOURCES: &[&str] = &["go.mod", "go.sum", "main.go", "franz.go", "sarama.go", "refused.go"];
 const PYTHON_PACKAGES: &[&str] =
     &["confluent-kafka==2.16.1", "kafka-python[snappy,lz4,zstd]==3.0.12"];
-const JAVA_SOURCES: [(&str, &str); 1] = [("Read.java", include_str!("java/Read.java"))];
+const READ: [(&str, &str); 1] = [("Read.java", include_str!("java/Read.java"))];
+const REFUSED: [(&str, &str); 1] = [("Refused.java", include_str!("java/Refused.java"))];
+const GROUPS: [(&str, &str); 1] = [("Groups.java", include_str!("java/Groups.java"))];
+const TOOLS: [(&str, &str); 1] = [("Tools.java", include_str!("java/Tools.java"))];
+const TOOLS_DEADLINE: Duration = Duration::from_secs(180);
+/// One command of them.
+const TOOL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Whether everything is to be run, not the short form.
 pub fn all() -> bool {
     std::env::var("LOCKSTEP_CLIENTS").is_ok_and(|wanted| wanted == "all")
+}
+
+/// Whether a part is to be run: all are, or the one that was asked for.
+pub fn wanted(part: &str) -> bool {
+    std::env::var("LOCKSTEP_CLIENTS_PART").map_or(true, |wanted| wanted == part)
 }
 
 /// One of the programs.
@@ -74,12 +86,29 @@ impl Program {
     /// Starts it with readers' arguments.
     pub fn read(self, arguments: &[String]) -> Result<Background> {
         match self {
-            Self::Java(version) => run_sources(&jars(version)?, &JAVA_SOURCES, "Read", arguments),
+            Self::Java(version) => run_sources(&jars(version)?, &READ, "Read", arguments),
             Self::Librdkafka => python("read_librdkafka.py", arguments),
             Self::KafkaPython => python("read_kafka_python.py", arguments),
             Self::Go => go(arguments),
         }
     }
+}
+
+/// Starts a Java program that meets a mirror with producers of every kind.
+pub fn java_producers(version: &str, arguments: &[String]) -> Result<Background> {
+    run_sources(&jars(version)?, &REFUSED, "Refused", arguments)
+}
+
+/// Starts a Java program that tells what becomes of groups.
+pub fn java_groups(version: &str, arguments: &[String]) -> Result<Background> {
+    run_sources(&jars(version)?, &GROUPS, "Groups", arguments)
+}
+
+/// Runs commands of stock tools, as `Tools.java` reads them, in one JVM.
+pub fn run_tools(version: &str, script: &Path) -> Result<Outcome> {
+    let deadline = TOOL_DEADLINE.as_millis().to_string();
+    let arguments = [script.display().to_string(), deadline];
+    run_sources(&jars(version)?, &TOOLS, "Tools", &arguments)?.wait(TOOLS_DEADLINE)?.success()
 }
 
 /// Jars of a release: brokers and tools where other tests need them anyway.

@@ -27,8 +27,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts all, and waits until what the source has is mirrored and led by the seat.
-    pub fn start(workspace: &Workspace) -> Result<Self> {
+    /// Starts all, and waits until what the source has is mirrored and led by the seat; `before` sees
+    /// the destination before there is a seat.
+    pub fn start(
+        workspace: &Workspace,
+        before: impl FnOnce(&Cluster) -> Result<()>,
+    ) -> Result<Self> {
         let source = ClusterSpec::new("source").heap_mb(384);
         let source = source.property("log.cleaner.backoff.ms", 100).start_in(workspace)?;
         // Each side compacts on its own: here one must not, to be compared.
@@ -41,6 +45,8 @@ impl Stage {
             source.create_topic(&NewTopic::new(name, 2))?;
         }
         table::compacted(&source, source.dist(), "table")?;
+        destination.create_topic(&NewTopic::new("written", 1))?;
+        before(&destination)?;
         let mut daemon = DaemonSpec::new(&source, &destination, &["codecs", "payments", "table"])
             .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
         daemon.wait_ready()?;
@@ -109,6 +115,28 @@ impl Stage {
     /// Waits until real brokers lead.
     pub fn wait_real_leaders(&self) -> Result<()> {
         self.wait_leaders("real brokers to lead", |leader| leader >= 0 && leader != SEAT)
+    }
+
+    /// Kills the daemon and starts it again: real brokers have led in between.
+    pub fn lead_anew(&mut self) -> Result<()> {
+        self.daemon.kill()?;
+        self.wait_real_leaders()?;
+        self.load("between", 1)?;
+        self.daemon.start_again()?;
+        self.daemon.wait_ready()?;
+        self.wait_led()?;
+        self.wait_mirrored()
+    }
+
+    /// Where each copy of each partition of a mirror ends, on every real broker.
+    pub fn log_ends(&self, topic: &str) -> Result<Vec<i64>> {
+        let partitions = self.source.any_judge()?.topic(topic)?.partitions.into_keys();
+        let places = partitions.flat_map(|partition| {
+            self.destination.broker_ids().into_iter().map(move |broker| (broker, partition))
+        });
+        let end =
+            |(broker, partition)| self.destination.judge(broker)?.log_end_offset(topic, partition);
+        places.map(end).collect()
     }
 
     fn wait_leaders(&self, what: &str, is_right: impl Fn(i32) -> bool) -> Result<()> {

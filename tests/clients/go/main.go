@@ -68,6 +68,10 @@ func run(options options) error {
 		return readWithFranz(newReader(options))
 	case "sarama":
 		return readWithSarama(newReader(options))
+	case "franz-producer":
+		return meetMirror(options, franzProducer)
+	case "sarama-producer":
+		return meetMirror(options, saramaProducer)
 	}
 	return fmt.Errorf("no client %q", options["client"])
 }

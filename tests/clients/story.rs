@@ -1,0 +1,46 @@
+//! The one story that all judges look at: clusters are dear.
+
+use super::grouping::Groups;
+use super::programs::{all, wanted};
+use super::stage::Stage;
+use super::tools::{self, Tools};
+use super::{producing, reading};
+use crate::support::scenario;
+
+/// Releases of the tools: the newest, and in the long form the last before 4.0.
+const RELEASES: [&str; 2] = ["4.3.1", "3.9.1"];
+
+#[test]
+fn clients_and_tools_do_not_notice_that_the_leader_has_no_disks() {
+    scenario("clients", |workspace| {
+        let releases = if all() { &RELEASES[..] } else { &RELEASES[..1] };
+        let mut tools = Vec::new();
+        let mut stage = Stage::start(workspace, |destination| {
+            if wanted("tools") {
+                tools::prepare(destination)?;
+                for version in releases {
+                    tools.push(Tools::before(version, destination, workspace)?);
+                }
+            }
+            Ok(())
+        })?;
+        // First: they list what there is.
+        for tools in tools {
+            tools.judge(&stage)?;
+        }
+        let groups = wanted("grouping").then(|| Groups::together(&stage)).transpose()?;
+        if wanted("producing") {
+            producing::judge(&stage)?;
+        }
+        groups.map_or(Ok(()), Groups::judge)?;
+        if wanted("reading") {
+            reading::judge(&mut stage)?;
+        } else if wanted("grouping") {
+            stage.lead_anew()?;
+        }
+        if wanted("grouping") {
+            Groups::resume(&stage)?.judge()?;
+        }
+        Ok(())
+    });
+}
