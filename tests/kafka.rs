@@ -13,11 +13,13 @@ mod kafka {
     mod gateway;
     mod harness;
     mod in_sync;
+    mod isr_refusals;
     mod journal;
     mod kill_loop;
     mod lineage;
     mod log_start;
     mod network;
+    mod network_several;
     mod placement;
     mod replica_cut;
     mod resume;

@@ -137,9 +137,10 @@ fn described(link: &str, topic: &TopicReport) -> String {
 fn partition_line(partition: &PartitionReport) -> String {
     let offset = |value: Option<i64>| value.map_or("?".to_owned(), |offset| offset.to_string());
     let mut text = format!(
-        "  {:>5} {:<22} source end {}, mirror end {}, in sync {:?}",
+        "  {:>5} {:<22} leader {}, source end {}, mirror end {}, in sync {:?}",
         partition.partition,
         partition.state,
+        partition.leader.map_or("?".to_owned(), |leader| leader.to_string()),
         offset(partition.source_end_offset),
         offset(partition.high_watermark),
         partition.in_sync
@@ -236,6 +237,7 @@ mod tests {
         let partition = PartitionReport {
             state: PartitionState::Failed,
             reason: Some(Reason::SourceTruncated),
+            leader: Some(9001),
             failure: Some(failure),
             ..PartitionReport::unknown(3)
         };
@@ -250,7 +252,7 @@ mod tests {
         let expected = "\
 mirror east.orders of orders (link east): Failed since 1970-01-01T00:00:00.000Z
 reason: SOURCE_TRUNCATED
-      3 Failed                 source end ?, mirror end ?, in sync [], SOURCE_TRUNCATED
+      3 Failed                 leader 9001, source end ?, mirror end ?, in sync [], SOURCE_TRUNCATED
         ours 20, source 10: cut
 ";
         assert_eq!(described("east", &topic), expected);

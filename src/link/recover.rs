@@ -210,6 +210,9 @@ async fn learn(destination: &Cluster, lost: &Lost) -> Result<Learned, SeatError>
     let is_whole = offset <= log.high_watermark
         || last_fetched_epoch == LeaderEpoch::UNKNOWN
         || newest == Some(last_fetched_epoch);
+    if offset <= log.high_watermark {
+        log.history.end_in(last_fetched_epoch, offset);
+    }
     if is_whole {
         return Ok(Learned::Log(log));
     }

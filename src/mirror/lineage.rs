@@ -50,6 +50,13 @@ impl EpochHistory {
         Ok(())
     }
 
+    /// A replica whose log ends at `end`, all of it known, names `epoch` as its last one: a newer one
+    /// than its batches have began at its end, when its broker led and appended nothing.
+    pub fn end_in(&mut self, epoch: LeaderEpoch, end: Offset) {
+        // An older one, or none, adds nothing to what the batches say.
+        let _older = self.push(EpochStart { epoch, start: end });
+    }
+
     /// The history of what lies below `end`. One epoch is always left: followers that held it have to
     /// be told where it ends now.
     pub fn cut(&mut self, end: Offset) {
@@ -264,5 +271,15 @@ mod tests {
         let step = |n: i32| EpochStart { epoch: LeaderEpoch(n), start: Offset(i64::from(n)) };
         let lineage = SourceLineage::new((0..200).map(step), Offset(200));
         assert_eq!((lineage.starts().len(), lineage.starts()[0]), (EPOCHS_KEPT, step(136)));
+    }
+
+    #[test]
+    fn the_epoch_of_a_broker_that_led_without_a_batch_begins_at_its_end() {
+        let mut known = history(&[(12, 0), (14, 400)]);
+        for (named, expected) in [(-1, 14), (13, 14), (14, 14), (15, 15)] {
+            known.end_in(LeaderEpoch(named), Offset(525));
+            assert_eq!(known.newest().unwrap().epoch, LeaderEpoch(expected), "named {named}");
+        }
+        assert_eq!(known, history(&[(12, 0), (14, 400), (15, 525)]));
     }
 }

@@ -105,6 +105,10 @@ impl Heartbeat {
                         return HeartbeatEnd::MayShutDown;
                     }
                     self.pause(standing).await;
+                    // We stood still (SIGSTOP, a frozen machine), and so did who reads the log.
+                    if standing.at.elapsed() >= STUCK_AFTER {
+                        self.answered_since = None;
+                    }
                 }
                 Err(SeatError::Answered {
                     code: STALE_BROKER_EPOCH | BROKER_ID_NOT_REGISTERED,

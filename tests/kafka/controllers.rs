@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::isr_refusals::a_controller_refuses;
 use crate::support::cluster::Cluster;
 use crate::support::compare::wait_identical;
 use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
@@ -16,6 +17,8 @@ use crate::support::workspace::Workspace;
 use crate::support::{ClusterSpec, eventually, scenario};
 
 const DEADLINE: Duration = Duration::from_secs(90);
+/// `broker.session.timeout.ms`, and a little more.
+const SESSION: Duration = Duration::from_secs(12);
 const TOPIC: &str = "orders";
 const METADATA_VERSION: &str = "metadata.version";
 /// Of 4.1, and what the destination runs.
@@ -40,9 +43,11 @@ fn controllers_fail_and_versions_rise_under_the_seat() {
         let mut daemon = start(&source, &destination, workspace)?;
         pass(&source, &destination)?;
         the_active_controller_is_killed(&source, &mut destination)?;
+        the_active_controller_hangs(&source, &mut destination, &daemon)?;
         the_quorum_is_lost_for_a_while(&source, &mut destination, &mut daemon)?;
         let registrations = daemon.log_text()?.matches(" registered broker_id").count();
         ensure!(registrations == 1, "{registrations} registrations");
+        a_controller_refuses(&destination, &daemon, TOPIC)?;
         cordons_come_with_the_version(&source, &destination, &daemon)?;
         a_version_beyond_ours_waits_until_the_seat_has_left(&destination, &mut daemon)
     });
@@ -128,6 +133,28 @@ fn the_active_controller_is_killed(source: &Cluster, destination: &mut Cluster) 
     })?;
     destination.start_again(active)?;
     wait_led(destination)
+}
+
+/// Its connections stay and carry nothing: the seat finds the next one before its session is over.
+fn the_active_controller_hangs(
+    source: &Cluster,
+    destination: &mut Cluster,
+    daemon: &Daemon,
+) -> Result<()> {
+    let before = destination.any_judge()?.partition(TOPIC, 0)?;
+    let active = destination.any_judge()?.active_controller()?;
+    destination.pause(active)?;
+    let hung = Instant::now();
+    pass(source, destination)?;
+    eventually(DEADLINE, "the seat heard by another controller", || {
+        let seat = daemon.json("/v1/seat")?;
+        ensure!(hung.elapsed() > SESSION && seat["ready"] == true, "{seat}");
+        Ok(())
+    })?;
+    let after = destination.any_judge()?.partition(TOPIC, 0)?;
+    ensure!(after.leader == SEAT && after.leader_epoch == before.leader_epoch, "{after:?}");
+    destination.resume(active)?;
+    pass(source, destination)
 }
 
 fn the_quorum_is_lost_for_a_while(

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::support::cluster::Cluster;
 use crate::support::compare::wait_identical;
-use crate::support::daemon::{DaemonSpec, SEAT};
+use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
 use crate::support::java::Produce;
 use crate::support::judge::NewTopic;
 use crate::support::judge::admin::{BROKER, TOPIC};
@@ -15,7 +15,9 @@ use crate::support::workspace::Workspace;
 use crate::support::{ClusterSpec, eventually, scenario};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const LAG_TIME_MS: i64 = 4_000;
+const LAG_TIME: Duration = Duration::from_secs(4);
+/// What the daemon may hold of records.
+const MEMORY: u64 = 64 << 20;
 /// Well beyond the time after which a silent replica counts as failed.
 const LONG_SILENCE: Duration = Duration::from_secs(22);
 /// The least that 4.x takes.
@@ -59,8 +61,8 @@ fn a_failed_replica_is_revived_where_no_broker_is_spare() {
     });
 }
 
-/// A replica that hangs, one whose broker came back with less than it had, and one that a throttle keeps
-/// from asking: each is out of sync for a while and comes back, and the others never wait for it.
+/// A replica that hangs, one whose broker came back with less than it had, one that a throttle keeps
+/// from asking, and one whose disk is full and then another: each is out of sync for a while and comes back, and the others never wait for it.
 #[test]
 fn replicas_that_hang_or_lose_their_logs_come_back() {
     scenario("replicas-behind", |workspace| {
@@ -72,6 +74,7 @@ fn replicas_that_hang_or_lose_their_logs_come_back() {
             .option("flush", 50)
             .start(source.dist())?;
         let daemon = DaemonSpec::new(&source, &destination, &["large"])
+            .line("daemon", "memory = \"64MiB\"")
             .line("link.topics", "replication_factor = 3")
             .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
         wait_in_sync(&destination, &[1, 2, 3])?;
@@ -102,9 +105,46 @@ fn replicas_that_hang_or_lose_their_logs_come_back() {
         judge.alter_config(TOPIC, "large", THROTTLED_REPLICAS, None)?;
         judge.alter_config(BROKER, "2", THROTTLED_RATE, None)?;
         wait_in_sync(&destination, &[1, 2, 3])?;
+        a_disk_is_full_and_replaced(&source, &mut destination, &daemon)?;
         load.stop()?;
         wait_identical(&source, &destination, "large", "large", DEADLINE)
     });
+}
+
+/// The broker lives on its other disk; the partition is out of sync, and nothing waits for it.
+fn a_disk_is_full_and_replaced(
+    source: &Cluster,
+    destination: &mut Cluster,
+    daemon: &Daemon,
+) -> Result<()> {
+    let revivals =
+        || -> Result<usize> { Ok(daemon.log_text()?.matches("FOLLOWER_REVIVED").count()) };
+    let before = revivals()?;
+    let partition = destination.partition_dir(3, "large-0")?;
+    let full = std::fs::metadata(partition.join("00000000000000000000.log"))?.len();
+    destination.limit_files(3, full)?;
+    let limited = Instant::now();
+    wait_in_sync(destination, &[1, 2])?;
+    println!("the replica on a full disk is out of sync after {:?}", limited.elapsed());
+    let log = std::fs::read_to_string(&destination.node(3)?.log_file)?;
+    ensure!(log.contains("Stopping serving logs in dir"), "the disk did not fail");
+    let failed = Instant::now();
+    eventually(DEADLINE, "a long failure", || {
+        let now = destination.any_judge()?.partition("large", 0)?;
+        ensure!(failed.elapsed() > LAG_TIME * 3, "{now:?}");
+        ensure!(now.in_sync == [1, 2, SEAT] && now.leader == SEAT, "{now:?}");
+        Ok(())
+    })?;
+    wait_passed(source, destination)?;
+    destination.judge(3).context("the broker with the full disk")?.metadata(Some(&[]))?;
+    ensure!(revivals()? == before, "taken for a failed replica");
+    let memory = daemon.resident_bytes()?;
+    ensure!(memory < MEMORY + (64 << 20), "{memory} bytes resident");
+    destination.kill(3)?;
+    std::fs::remove_dir_all(&partition)?;
+    destination.start_again(3)?;
+    wait_in_sync(destination, &[1, 2, 3])?;
+    wait_passed(source, destination)
 }
 
 const THROTTLED_RATE: &str = "follower.replication.throttled.rate";
@@ -140,7 +180,8 @@ fn clusters(workspace: &Workspace, brokers: i32) -> Result<(Cluster, Cluster)> {
     let source = ClusterSpec::new("source").start_in(workspace)?;
     let destination = ClusterSpec::new("destination")
         .brokers(brokers)
-        .property("replica.lag.time.max.ms", LAG_TIME_MS)
+        .property("replica.lag.time.max.ms", LAG_TIME.as_millis())
+        .three_disks(3)
         // A throttled replica asks again when its last answer leaves the quota's window: 11 times this.
         .property("replication.quota.window.size.seconds", 5)
         .start_in(workspace)?;

@@ -10,21 +10,18 @@ use crate::support::cluster::{CONTROLLER_LISTENER, Cluster};
 use crate::support::compare::wait_identical;
 use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
 use crate::support::judge::NewTopic;
-use crate::support::load::Load;
+use crate::support::pair::{Flow, Pair, TOPIC, Told};
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::watch::Watch;
 use crate::support::workspace::Workspace;
 use crate::support::{ClusterSpec, eventually, scenario};
 
 const PARTITIONS: i32 = 2;
 /// Listener that only the daemon uses, through a proxy.
 const LINK: &str = "LINK";
-const DEADLINE: Duration = Duration::from_secs(90);
 /// Trouble has to show within this time.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 /// The promise is 30 s; the rest is for machines that do much else.
 const HEALED_WITHIN: Duration = Duration::from_secs(45);
-const BATCHES_A_SECOND: u32 = 10;
 /// Records that have to pass before things count as working,
 const PASSED: i64 = 150;
 /// and while the network is slow.
@@ -38,7 +35,7 @@ const ATTEMPTS_A_SECOND: usize = 12;
 #[test]
 fn every_network_fault_shows_heals_and_harms_nothing() {
     scenario("network", |workspace| {
-        let pair = Pair::start(workspace)?;
+        let pair = Broken::start(workspace)?;
         pair.source_link()?;
         pair.followers_link()?;
         pair.controllers_link()?;
@@ -48,12 +45,8 @@ fn every_network_fault_shows_heals_and_harms_nothing() {
 }
 
 /// One broker at each side, and a proxy on each way that the daemon's bytes go.
-struct Pair {
-    source: Cluster,
-    destination: Cluster,
-    daemon: Daemon,
-    load: Load,
-    watch: Watch,
+struct Broken {
+    pair: Pair,
     to_source: Proxy,
     to_brokers: Proxy,
     to_controllers: Proxy,
@@ -66,7 +59,7 @@ struct Shown {
     mirror: Value,
 }
 
-impl Pair {
+impl Broken {
     fn start(workspace: &Workspace) -> Result<Self> {
         let proxies = [Proxy::start()?, Proxy::start()?, Proxy::start()?, Proxy::start()?];
         let [to_source, to_brokers, to_controllers, to_seat] = proxies;
@@ -83,31 +76,20 @@ impl Pair {
         to_source.lead_to(&address(&source, LINK)?)?;
         to_brokers.lead_to(&address(&destination, LINK)?)?;
         to_controllers.lead_to(&address(&destination, CONTROLLER_LISTENER)?)?;
-        source.create_topic(&NewTopic::new("orders", PARTITIONS))?;
-        let load = Load::start(&source, "orders", PARTITIONS, BATCHES_A_SECOND)?;
-        let mut daemon = DaemonSpec::new(&source, &destination, &["orders", "late"])
+        let daemon = DaemonSpec::new(&source, &destination, &[TOPIC, "late"])
             .source(&to_source.address())
             .destination(&to_brokers.address())
             .controllers(&to_controllers.address())
             .advertise("PLAINTEXT", &to_seat.address())
             .prepare_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
         to_seat.lead_to(&daemon.seat_address())?;
-        daemon.start_again()?;
-        daemon.wait_ready()?;
-        let watch = Watch::over(&source, &destination)?.topic("orders").seat(&daemon).start()?;
-        let pair = Self {
-            source,
-            destination,
-            daemon,
-            load,
-            watch,
-            to_source,
-            to_brokers,
-            to_controllers,
-            to_seat,
-        };
-        pair.wait_passed("at first", DEADLINE)?;
-        Ok(pair)
+        let flow = Flow { partitions: PARTITIONS, batches_a_second: 10 };
+        let pair = Pair::start(source, destination, [daemon], flow)?;
+        Ok(Self { pair, to_source, to_brokers, to_controllers, to_seat })
+    }
+
+    fn daemon(&self) -> Result<&Daemon> {
+        self.pair.daemons.get(&SEAT).context("a daemon")
     }
 
     fn source_link(&self) -> Result<()> {
@@ -148,10 +130,10 @@ impl Pair {
     fn controllers_link(&self) -> Result<()> {
         self.breaks("controllers", &self.to_controllers, Fault::Silent, |shown| {
             shown.partition("DestinationUnavailable", "SEAT_FENCED")?;
-            let (status, body) = self.daemon.get("/readyz")?;
+            let (status, body) = self.daemon()?.get("/readyz")?;
             ensure!(status != 200, "ready, and no controller answers: {body}");
             // Not only late: the session is over.
-            let leader = self.destination.leader("orders", 0)?;
+            let leader = self.pair.destination.leader(TOPIC, 0)?;
             ensure!(leader != SEAT, "the seat still leads");
             Ok(())
         })?;
@@ -162,30 +144,20 @@ impl Pair {
     /// A half-open connection to the controller is noticed before the session is over (9 s): we
     /// lead on in the same epoch.
     fn keeps_its_session(&self) -> Result<()> {
-        self.wait_leading()?;
-        let epoch = self.destination.any_judge()?.partition("orders", 0)?.leader_epoch;
+        self.pair.wait_led_by(SEAT)?;
+        let epoch = self.pair.destination.any_judge()?.partition(TOPIC, 0)?.leader_epoch;
         self.to_controllers.lose();
-        self.wait_more("controllers lost", LONGER_THAN_A_SESSION, HEALED_WITHIN)?;
-        let found = self.destination.any_judge()?.partition("orders", 0)?;
+        self.pair.wait_more("controllers lost", LONGER_THAN_A_SESSION, HEALED_WITHIN)?;
+        let found = self.pair.destination.any_judge()?.partition(TOPIC, 0)?;
         ensure!(found.leader == SEAT && found.leader_epoch == epoch, "epoch {epoch}: {found:?}");
         Ok(())
-    }
-
-    fn wait_leading(&self) -> Result<()> {
-        eventually(HEALED_WITHIN, "the seat to lead", || {
-            for partition in 0..PARTITIONS {
-                let leader = self.destination.leader("orders", partition)?;
-                ensure!(leader == SEAT, "{leader} leads partition {partition}");
-            }
-            Ok(())
-        })
     }
 
     /// Whom we only ask now and then: what is copied goes on, what is new has to wait.
     fn brokers_link(&self) -> Result<()> {
         self.to_brokers.set(Fault::Silent);
-        self.source.create_topic(&NewTopic::new("late", 1))?;
-        self.wait_passed("brokers Silent", HEALED_WITHIN)?;
+        self.pair.source.create_topic(&NewTopic::new("late", 1))?;
+        self.pair.wait_passed_within(HEALED_WITHIN)?;
         let what = "brokers Silent to show";
         eventually(SHOWN_WITHIN, what, || {
             let shown = self.shown()?;
@@ -193,7 +165,7 @@ impl Pair {
             Ok(())
         })?;
         self.to_brokers.set(Fault::None);
-        wait_identical(&self.source, &self.destination, "late", "late", HEALED_WITHIN)
+        wait_identical(&self.pair.source, &self.pair.destination, "late", "late", HEALED_WITHIN)
     }
 
     /// The fault lasts until it shows; then it is over.
@@ -211,7 +183,7 @@ impl Pair {
         let shown = begun.elapsed();
         proxy.set(Fault::None);
         let healed = Instant::now();
-        self.wait_reached(&what, self.source_end()?, HEALED_WITHIN)?;
+        self.pair.wait_reached(&what, self.pair.source_end()?, HEALED_WITHIN)?;
         eventually(HEALED_WITHIN, format!("{what} to be over"), || self.shown()?.is_well())?;
         println!("{what}: shown after {shown:.1?}, healed after {:.1?}", healed.elapsed());
         self.was_quiet(&what, proxy, begun, lines)
@@ -223,7 +195,7 @@ impl Pair {
             let what = format!("{name} {fault:?}");
             let (begun, lines) = (Instant::now(), self.log_lines()?);
             proxy.set(*fault);
-            self.wait_more(&what, PASSED_SLOWLY, HEALED_WITHIN)?;
+            self.pair.wait_more(&what, PASSED_SLOWLY, HEALED_WITHIN)?;
             println!("{what}: {PASSED_SLOWLY} records more after {:.1?}", begun.elapsed());
             proxy.set(Fault::None);
             self.was_quiet(&what, proxy, begun, lines)?;
@@ -236,7 +208,7 @@ impl Pair {
             let what = format!("{name} cut");
             let (begun, lines) = (Instant::now(), self.log_lines()?);
             cut(proxy);
-            self.wait_reached(&what, self.source_end()? + PASSED, HEALED_WITHIN)?;
+            self.pair.wait_reached(&what, self.pair.source_end()? + PASSED, HEALED_WITHIN)?;
             println!("{what}: over after {:.1?}", begun.elapsed());
             self.was_quiet(&what, proxy, begun, lines)?;
         }
@@ -244,7 +216,7 @@ impl Pair {
     }
 
     fn was_quiet(&self, what: &str, proxy: &Proxy, begun: Instant, before: usize) -> Result<()> {
-        self.watch.check().with_context(|| what.to_owned())?;
+        self.pair.watch.check().with_context(|| what.to_owned())?;
         let minutes = usize::try_from(begun.elapsed().as_secs() / 60)? + 1;
         let lines = self.log_lines()? - before;
         ensure!(lines <= LINES_A_MINUTE * minutes, "{what}: {lines} log lines");
@@ -255,50 +227,20 @@ impl Pair {
     }
 
     fn shown(&self) -> Result<Shown> {
-        let shown = Shown { link: self.daemon.link()?, mirror: self.daemon.mirror("orders")? };
+        let shown = Shown { link: self.daemon()?.link()?, mirror: self.daemon()?.mirror(TOPIC)? };
         let failed = shown.mirror.to_string().contains("Failed");
         ensure!(!failed, "retriable trouble ended in Failed: {}", shown.mirror);
         Ok(shown)
     }
 
-    fn wait_passed(&self, what: &str, deadline: Duration) -> Result<()> {
-        self.wait_more(what, PASSED, deadline)
-    }
-
-    fn wait_more(&self, what: &str, records: i64, deadline: Duration) -> Result<()> {
-        self.wait_reached(what, self.mirror_end().unwrap_or(0) + records, deadline)
-    }
-
-    fn wait_reached(&self, what: &str, wanted: i64, deadline: Duration) -> Result<()> {
-        eventually(deadline, format!("{what}: the mirror to reach offset {wanted}"), || {
-            let found = self.mirror_end()?;
-            ensure!(found >= wanted, "it ends at {found}");
-            Ok(())
-        })
-    }
-
-    fn mirror_end(&self) -> Result<i64> {
-        let mut judge = self.destination.any_judge()?;
-        (0..PARTITIONS).map(|p| Ok(judge.bounds("orders", p)?.high_watermark)).sum()
-    }
-
-    fn source_end(&self) -> Result<i64> {
-        let mut judge = self.source.any_judge()?;
-        (0..PARTITIONS).map(|p| judge.log_end_offset("orders", p)).sum()
-    }
-
     fn log_lines(&self) -> Result<usize> {
-        Ok(self.daemon.log_text()?.lines().count())
+        Ok(self.daemon()?.log_text()?.lines().count())
     }
 
     fn end(self) -> Result<()> {
-        let Self { source, destination, daemon, load, watch, .. } = self;
-        let sent = load.stop()?;
-        wait_identical(&source, &destination, "orders", "orders", DEADLINE)?;
-        ensure!(destination.leader("orders", 0)? == SEAT, "the seat does not lead at the end");
-        let seen = watch.stop()?;
-        ensure!(seen.batches > 100 && seen.unproved == 0 && seen.refused > 20, "{seen:?}");
-        let memory = daemon.resident_bytes()?;
+        let Told { destination, daemons, sent, seen, .. } = self.pair.end()?;
+        ensure!(destination.leader(TOPIC, 0)? == SEAT, "the seat does not lead at the end");
+        let memory = daemons[&SEAT].resident_bytes()?;
         println!("{sent} records, {seen:?}, {} MiB resident", memory >> 20);
         ensure!(memory < 512 << 20, "{memory} bytes resident");
         Ok(())

@@ -10,18 +10,70 @@ use anyhow::{Context, Result, ensure};
 use crate::support::cluster::Cluster;
 use crate::support::compare::wait_identical;
 use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
-use crate::support::java::{Consume, Outcome, Produce};
+use crate::support::java::{Consume, Outcome, Produce, stock_tool};
 use crate::support::judge::NewTopic;
+use crate::support::judge::admin::Partition;
 use crate::support::workspace::Workspace;
 use crate::support::{ClusterSpec, eventually, scenario};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+const OTHER: i32 = SEAT + 1;
 const MIRROR: &str = "orders";
+/// Resource type of groups in configuration requests.
+const GROUP: i8 = 32;
 const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
 #[test]
 fn topics_of_others_find_no_place_on_the_seat_before_cordons() {
     scenario("placement", |workspace| story("3.9.1", workspace));
+}
+
+/// The last release without cordons has them (KIP-932), and their state lies in one more internal
+/// topic.
+#[test]
+fn share_groups_of_others_work_beside_the_seat() {
+    scenario("share-groups", |workspace| share_groups("4.2.0", workspace));
+}
+
+fn share_groups(version: &str, workspace: &Workspace) -> Result<()> {
+    let source = ClusterSpec::new("source").start_in(workspace)?;
+    let destination = ClusterSpec::new("destination").version(version).brokers(2);
+    let destination = destination.start_in(workspace)?;
+    source.create_topic(&NewTopic::new(MIRROR, 2))?;
+    let mut daemon = DaemonSpec::new(&source, &destination, &[MIRROR])
+        .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+    daemon.wait_ready()?;
+    wait_mirror(&destination, "the seat to lead", |now| now.leader == SEAT)?;
+    let (dist, to) = (destination.dist(), destination.bootstrap());
+    let topics = ["own-0", "own-1", "own-2", "own-3"];
+    for topic in topics {
+        destination.any_judge()?.create_topic(&NewTopic::new(topic, 2))?;
+    }
+    let reset = "share.auto.offset.reset";
+    destination.any_judge()?.alter_config(GROUP, "shared", reset, Some("earliest"))?;
+    Produce::to(&to, topics[0]).count(40).run(dist)?;
+    let consumer = "org.apache.kafka.tools.consumer.ConsoleShareConsumer";
+    let group = ["--bootstrap-server", &to, "--topic", topics[0], "--group", "shared"];
+    let limits = ["--max-messages", "40", "--timeout-ms", "30000"];
+    let read = stock_tool(dist, consumer, &[&group[..], &limits[..]].concat(), DEADLINE)?;
+    let read = read.success()?;
+    ensure!(read.stderr.contains("Processed a total of 40 messages"), "{read:?}");
+    for (partition, found) in destination.any_judge()?.topic("__share_group_state")?.partitions {
+        ensure!(found.in_sync == [1, 2] && found.replicas.len() == 2, "{partition}: {found:?}");
+    }
+    eventually(DEADLINE, "no strays on the seat", || {
+        for topic in topics {
+            for (partition, found) in destination.any_judge()?.topic(topic)?.partitions {
+                ensure!(!found.replicas.contains(&SEAT), "{topic}-{partition}: {found:?}");
+            }
+        }
+        Ok(())
+    })?;
+    let log = daemon.log_text()?;
+    let moved = log.lines().find(|line| line.contains("moving") && line.contains("__share"));
+    ensure!(moved.is_none(), "the state of share groups was on the seat: {moved:?}");
+    Produce::to(&source.bootstrap(), MIRROR).count(50).run(source.dist())?;
+    wait_identical(&source, &destination, MIRROR, MIRROR, DEADLINE)
 }
 
 /// The whole story on one release.
@@ -47,7 +99,57 @@ pub fn story(version: &str, workspace: &Workspace) -> Result<()> {
     wait_identical(&source, &destination, MIRROR, MIRROR, DEADLINE)?;
 
     a_stopped_seat_leaves_and_comes_back(&source, &destination, &mut daemon)?;
-    a_running_seat_leaves_for_good(&destination, &mut daemon)
+    let mut other = DaemonSpec::new(&source, &destination, &[MIRROR])
+        .name("other")
+        .broker_id(OTHER)
+        .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+    two_seats_share_and_one_leaves(&source, &destination, &mut daemon, &mut other)?;
+    a_running_seat_leaves_for_good(&destination, &mut other)
+}
+
+/// Strays come to both; what the leaving one led the other leads at once.
+fn two_seats_share_and_one_leaves(
+    source: &Cluster,
+    destination: &Cluster,
+    leaving: &mut Daemon,
+    staying: &mut Daemon,
+) -> Result<()> {
+    staying.wait_ready()?;
+    wait_mirror(destination, "each seat leading its share", |now| {
+        let seats = &now.replicas[..2];
+        seats.contains(&SEAT)
+            && seats.contains(&OTHER)
+            && now.leader == seats[0]
+            && now.in_sync.len() == 5
+    })?;
+    let leaders = destination.any_judge()?.topic(MIRROR)?.partitions;
+    let led = leaders.values().filter(|now| now.leader == OTHER).count();
+    ensure!(led == 1, "of two partitions it leads {led}: {leaders:?}");
+    ensure!(create_many(destination, "two-seats")? > 0, "nothing was placed on two seats");
+    wait_no_strays(destination)?;
+    lockstep(&["seat", "leave", "--url", &leaving.url()], None)?.success()?;
+    ensure!(leaving.wait(DEADLINE)? == 0, "{}", leaving.log_text()?);
+    // The owner takes out of the mirrors whom it sees unregistered.
+    wait_mirror(destination, "one seat leading alone", |now| {
+        now.leader == OTHER && now.replicas.len() == 4 && now.in_sync == [1, 2, 3, OTHER]
+    })?;
+    Produce::to(&source.bootstrap(), MIRROR).count(50).run(source.dist())?;
+    wait_identical(source, destination, MIRROR, MIRROR, DEADLINE)?;
+    ensure!(create_many(destination, "one-seat")? > 0, "nothing was placed on the seat that stays");
+    wait_no_strays(destination)
+}
+
+fn wait_mirror(
+    destination: &Cluster,
+    what: &str,
+    is_wanted: impl Fn(&Partition) -> bool,
+) -> Result<()> {
+    eventually(DEADLINE, what, || {
+        for (number, now) in destination.any_judge()?.topic(MIRROR)?.partitions {
+            ensure!(is_wanted(&now), "{MIRROR}-{number}: {now:?}");
+        }
+        Ok(())
+    })
 }
 
 fn a_stopped_seat_leaves_and_comes_back(
@@ -89,7 +191,7 @@ fn a_running_seat_leaves_for_good(destination: &Cluster, daemon: &mut Daemon) ->
     ensure!(left.stderr.trim_end().ends_with("left"), "{left:?}");
     ensure!(daemon.wait(DEADLINE)? == 0, "{}", daemon.log_text()?);
     for (partition, found) in destination.any_judge()?.topic(MIRROR)?.partitions {
-        let is_off = !found.replicas.contains(&SEAT) && found.in_sync == [1, 2, 3];
+        let is_off = found.replicas.len() == 3 && found.in_sync == [1, 2, 3];
         ensure!(is_off, "{MIRROR}-{partition}: {found:?}");
     }
     ensure!(create_many(destination, "gone")? == 0, "placed on a seat that is gone");
@@ -162,7 +264,7 @@ fn create_many(destination: &Cluster, name: &str) -> Result<usize> {
     let others =
         found.iter().filter(|topic| topic.name.as_ref().is_some_and(|n| n.0.starts_with(name)));
     let partitions = others.flat_map(|topic| &topic.partitions);
-    Ok(partitions.filter(|p| p.replica_nodes.iter().any(|id| id.0 == SEAT)).count())
+    Ok(partitions.filter(|p| p.replica_nodes.iter().any(|id| id.0 >= SEAT)).count())
 }
 
 /// Waits until the seat holds mirrors only and everything has the replicas that it asked for.
@@ -179,7 +281,7 @@ fn wait_no_strays(destination: &Cluster) -> Result<()> {
             };
             for partition in topic.partitions {
                 let (id, replicas) = (partition.partition_index, &partition.replica_nodes);
-                let is_right = replicas.iter().all(|id| id.0 != SEAT)
+                let is_right = replicas.iter().all(|id| id.0 < SEAT)
                     && replicas.len() == wanted
                     && partition.isr_nodes.len() == wanted;
                 ensure!(is_right, "{name}-{id}: {partition:?}");

@@ -14,16 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::Checker;
 use super::source::TOPIC;
-use super::world::{SEAT, Shared, World};
+use super::world::{SEAT, Shared};
 use super::{faults, follower, net, stock_leaders};
 
 /// After the last fault: what heals alone has healed.
 const HEALS_WITHIN: Duration = Duration::from_secs(30);
 /// An old session of ours or of a broker may have to end first.
 const SESSION: Duration = Duration::from_secs(10);
-
-/// What a run says that ends in a state which is known not to heal yet.
-pub const WEDGED: &str = "WEDGED: the seat leads and knows no history";
 
 /// The daemon while it runs.
 pub struct Daemon {
@@ -112,10 +109,6 @@ pub async fn play(seed: u64) {
         match state {
             Ok(()) => break,
             Err(why) if began.elapsed() > HEALS_WITHIN + SESSION => {
-                if is_elected_without_history(&world.lock(), &daemon.reports.borrow()) {
-                    println!("{WEDGED}");
-                    break;
-                }
                 let report = format!("{:?}", daemon.reports.borrow());
                 let mut world = world.lock();
                 let report = format!("{:?}\n{report}", world.controller.partitions);
@@ -125,15 +118,6 @@ pub async fn play(seed: u64) {
         }
     }
     world.lock().say("ended");
-}
-
-/// Known and open: the seat was elected as the only in-sync member, or right after a real broker led,
-/// and knows no history. It says nothing to followers then, which is safe, and does not get out of it.
-fn is_elected_without_history(world: &World, report: &ClusterReport) -> bool {
-    let is_elected = world.controller.partitions.values().any(|state| state.leader == SEAT);
-    let topics = report.links.iter().flat_map(|link| &link.topics);
-    let mut partitions = topics.flat_map(|topic| &topic.partitions);
-    is_elected && partitions.any(|partition| partition.leader_epoch < 0)
 }
 
 async fn tick(world: Shared) {

@@ -18,6 +18,7 @@ use super::workspace::Workspace;
 pub const SEAT: i32 = 9001;
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(40);
+const HOSTS: &str = "/etc/hosts";
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A daemon to start, from two clusters: one link named `test`.
@@ -34,14 +35,17 @@ pub struct DaemonSpec {
     sections: BTreeMap<String, Vec<String>>,
     arguments: Vec<String>,
     log_filter: String,
+    hosts: Option<PathBuf>,
 }
 
 /// A started daemon; dropped, it is killed.
 #[derive(Debug)]
 pub struct Daemon {
+    broker_id: i32,
     binary: PathBuf,
     arguments: Vec<String>,
     log_filter: String,
+    hosts: Option<PathBuf>,
     config: PathBuf,
     log: PathBuf,
     http: String,
@@ -65,6 +69,7 @@ impl DaemonSpec {
             sections: BTreeMap::new(),
             arguments: Vec::new(),
             log_filter: "info".to_owned(),
+            hosts: None,
         }
     }
 
@@ -129,6 +134,12 @@ impl DaemonSpec {
         self
     }
 
+    /// Names are looked up in this file too, which may change: see [`can_have_hosts`].
+    pub fn hosts(mut self, file: &Path) -> Self {
+        self.hosts = Some(file.to_owned());
+        self
+    }
+
     /// Writes the file and starts the daemon; does not wait. `binary` is
     /// `env!("CARGO_BIN_EXE_lockstep")`, which only the test's own file can say.
     pub fn start_in(self, binary: &str, workspace: &Workspace) -> Result<Daemon> {
@@ -149,9 +160,11 @@ impl DaemonSpec {
         let config = home.join("lockstep.toml");
         std::fs::write(&config, self.text(&http, listener_ports)?)?;
         Ok(Daemon {
+            broker_id: self.broker_id,
             binary: binary.into(),
             arguments: self.arguments,
             log_filter: self.log_filter,
+            hosts: self.hosts,
             log: home.join("lockstep.log"),
             config,
             http,
@@ -200,7 +213,10 @@ impl Daemon {
     /// Starts it, the first time or again, with the same file and ports; does not wait.
     pub fn start_again(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon has not been stopped");
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.hosts {
+            Some(hosts) => with_hosts(hosts, &self.binary),
+            None => Command::new(&self.binary),
+        };
         command.args(["run", "--config"]).arg(&self.config).args(&self.arguments);
         command.env("RUST_LOG", &self.log_filter);
         self.process = Some(Supervised::spawn(&command, &self.log)?);
@@ -275,6 +291,11 @@ impl Daemon {
         let kibibytes = line.and_then(|line| line.split_whitespace().next());
         let kibibytes: u64 = kibibytes.context("VmRSS")?.parse()?;
         Ok(kibibytes << 10)
+    }
+
+    /// Its seat.
+    pub fn broker_id(&self) -> i32 {
+        self.broker_id
     }
 
     /// Its configuration file.
@@ -357,6 +378,22 @@ impl Daemon {
     fn process(&mut self) -> Result<&mut Supervised> {
         self.process.as_mut().context("the daemon does not run")
     }
+}
+
+/// Whether this machine lets anybody have a file in place of `/etc/hosts`, in namespaces of his own:
+/// no right is needed, but some machines forbid it.
+pub fn can_have_hosts() -> bool {
+    let probe =
+        Command::new("unshare").args(["-rm", "mount", "--bind", "/dev/null", HOSTS]).status();
+    probe.is_ok_and(|status| status.success())
+}
+
+/// Runs the program where the file stands in place of `/etc/hosts`; the pid is the program's.
+fn with_hosts(file: &Path, binary: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    let script = format!("mount --bind \"$1\" {HOSTS} && shift && exec \"$@\"");
+    command.args(["-rm", "sh", "-c", &script, "sh"]).arg(file).arg(binary);
+    command
 }
 
 /// A TOML array from Kafka's comma-separated list.

@@ -14,6 +14,7 @@ pub mod eventually;
 pub mod java;
 pub mod judge;
 pub mod load;
+pub mod pair;
 pub mod process;
 pub mod proxy;
 pub mod scenario;
@@ -23,4 +24,5 @@ pub mod workspace;
 
 pub use cluster::{Cluster, ClusterSpec};
 pub use eventually::eventually;
+pub use pair::Pair;
 pub use scenario::scenario;

@@ -2,7 +2,7 @@
 //! it holds for every connection, those that are there and those to come.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -53,7 +53,7 @@ pub enum Fault {
 
 /// A listening port that leads to another address.
 pub struct Proxy {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
     faults: watch::Sender<Fault>,
     stop: CancellationToken,
@@ -80,12 +80,17 @@ impl Proxy {
     /// Listens on a free port; leads nowhere before [`Proxy::lead_to`].
     pub fn start() -> Result<Self> {
         let port = *ports::free_ports(1)?.first().context("a port")?;
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// Listens at that address.
+    pub fn start_at(address: SocketAddr) -> Result<Self> {
         let shared = Arc::<Shared>::default();
         let (faults, seen) = watch::channel(Fault::None);
         let stop = CancellationToken::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(async { listen(port) })?;
-        let listening = Listening { port, shared: Arc::clone(&shared), faults: seen };
+        let listener = runtime.block_on(async { listen(address) })?;
+        let listening = Listening { address, shared: Arc::clone(&shared), faults: seen };
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             runtime.block_on(async move {
@@ -95,7 +100,7 @@ impl Proxy {
                 }
             });
         });
-        Ok(Self { port, shared, faults, stop, thread: Some(thread) })
+        Ok(Self { address, shared, faults, stop, thread: Some(thread) })
     }
 
     /// Where connections lead from now on.
@@ -106,7 +111,12 @@ impl Proxy {
 
     /// `host:port` to connect to.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
+    }
+
+    /// The port in it.
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// From now on.
@@ -157,7 +167,7 @@ impl Drop for Proxy {
 }
 
 struct Listening {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
     faults: watch::Receiver<Fault>,
 }
@@ -174,7 +184,7 @@ impl Listening {
                 }
                 continue;
             }
-            let Some(open) = listener.take().or_else(|| listen(self.port).ok()) else {
+            let Some(open) = listener.take().or_else(|| listen(self.address).ok()) else {
                 pause(PIECE).await;
                 continue;
             };
@@ -341,10 +351,10 @@ async fn trickled(to: &mut OwnedWriteHalf, chunk: &[u8]) -> std::io::Result<()> 
     to.write_all(rest).await
 }
 
-fn listen(port: u16) -> std::io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
+    socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 

@@ -78,6 +78,9 @@ pub struct Led {
     memory_limit: usize,
 }
 
+/// Bytes in memory that a partition may have in any case.
+pub const LEAST_SHARE: usize = 64 << 10;
+
 #[derive(Debug)]
 struct Reading {
     generation: u64,
@@ -351,6 +354,20 @@ impl Led {
         buffer.shrink_to(self.memory_limit / 2, in_sync);
         if let Some(reading) = &self.reading {
             reading.room.remove(before - buffer.bytes());
+        }
+    }
+
+    /// What of the memory that each partition may have goes to this one. What nobody takes must not hold
+    /// memory that others need. While replicas live and none is in sync the source has to be heard all
+    /// the same: without its log start none may be told to cut what keeps it out of sync.
+    pub fn share_of(&self, limit: usize, now: Duration) -> usize {
+        let leadership = &self.leadership;
+        if leadership.in_sync_real().next().is_some() {
+            limit
+        } else if leadership.followers().any(|(id, _)| leadership.is_alive(id, now)) {
+            limit.min(LEAST_SHARE)
+        } else {
+            0
         }
     }
 

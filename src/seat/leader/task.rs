@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::handle::{Adoption, Command, MirrorTopic, Proof};
-use super::led::Led;
+use super::led::{LEAST_SHARE, Led};
 use super::refill::{RefillRequest, Refilled};
 use super::report::{LeaderReport, report};
 use super::roles::Birth;
@@ -435,10 +435,9 @@ impl LeaderTask {
     fn share_memory(&mut self) {
         let filled = self.led.values().filter(|led| led.buffer().is_some_and(|b| b.bytes() > 0));
         let limit = memory_share(self.config.memory_bytes, filled.count());
+        let now = self.now();
         for led in self.led.values_mut() {
-            // What nobody takes must not hold memory that others need.
-            let has_takers = led.leadership.in_sync_real().next().is_some();
-            led.limit_memory(if has_takers { limit } else { 0 });
+            led.limit_memory(led.share_of(limit, now));
         }
     }
 }
@@ -446,7 +445,6 @@ impl LeaderTask {
 /// Half of the budget is shared by the partitions that hold something; the other half is for what
 /// is on its way.
 fn memory_share(total: usize, partitions: usize) -> usize {
-    const LEAST: usize = 64 << 10;
     const MOST: usize = 32 << 20;
-    (total / 2 / partitions.max(1)).clamp(LEAST, MOST)
+    (total / 2 / partitions.max(1)).clamp(LEAST_SHARE, MOST)
 }

@@ -1,13 +1,31 @@
-//! What can happen to the disks of stopped nodes: saved, put back as they were, or replaced by those
-//! of another cluster.
+//! What can happen to disks: those of stopped nodes saved, put back as they were, or replaced by those
+//! of another cluster; one of a running broker full.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Cluster, format};
 
 impl Cluster {
+    /// Where a broker has a partition.
+    pub fn partition_dir(&self, id: i32, partition: &str) -> Result<PathBuf> {
+        let disks = self.spec.disks(id, &self.node(id)?.log_dir).into_iter();
+        let mut found = disks.map(|disk| disk.join(partition)).filter(|path| path.exists());
+        found.next().with_context(|| format!("broker {id} has no {partition}"))
+    }
+
+    /// No file of a running broker grows beyond so many bytes any more, until it is started again:
+    /// writes beyond fail, as on a full disk. Needs no rights, no mount and no second disk.
+    pub fn limit_files(&self, id: i32, bytes: u64) -> Result<()> {
+        let pid = self.node(id)?.pid().with_context(|| format!("node {id} does not run"))?;
+        let mut command = Command::new("prlimit");
+        let status = command.arg(format!("--pid={pid}")).arg(format!("--fsize={bytes}")).status();
+        ensure!(status.context("run prlimit")?.success(), "prlimit of process {pid} failed");
+        Ok(())
+    }
+
     /// Copies the disks of all nodes aside; all must be stopped.
     pub fn save_disks(&self) -> Result<()> {
         for node in self.nodes.values() {

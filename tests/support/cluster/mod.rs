@@ -35,7 +35,7 @@ pub struct Node {
     pub id: i32,
     /// Port by listener name.
     pub ports: BTreeMap<String, u16>,
-    /// Its one log directory.
+    /// Its log directory; where it has three disks, that of the metadata log.
     pub log_dir: PathBuf,
     /// What it wrote to standard output and error, over all its starts.
     pub log_file: PathBuf,
@@ -116,7 +116,7 @@ impl Cluster {
             std::fs::create_dir_all(&home)?;
             let log_dir = home.join("data");
             let properties = home.join("server.properties");
-            let text = self.spec.property_file(*id, &ports, &log_dir.display().to_string());
+            let text = self.spec.property_file(*id, &ports, &log_dir);
             std::fs::write(&properties, text)?;
             match &formatted {
                 _ if self.spec.has_zookeeper() => std::fs::create_dir_all(&log_dir)?,
@@ -125,6 +125,11 @@ impl Cluster {
                     format::format(&self.dist, &self.cluster_id, &properties, release)?;
                 }
                 Some(formatted) => format::format_alike(formatted, &log_dir, *id)?,
+            }
+            for disk in self.spec.disks(*id, &log_dir) {
+                if disk != log_dir {
+                    format::format_alike(&log_dir, &disk, *id)?;
+                }
             }
             formatted.get_or_insert_with(|| log_dir.clone());
             let node = Node {

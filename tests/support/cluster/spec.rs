@@ -1,7 +1,8 @@
 //! What a cluster should look like, and the property files that say it to Kafka.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use super::super::dist::default_version;
 
@@ -31,6 +32,8 @@ pub struct ClusterSpec {
     listeners: Vec<String>,
     properties: BTreeMap<String, String>,
     broker_properties: BTreeMap<i32, BTreeMap<String, String>>,
+    /// Brokers whose partitions lie on two disks, and the metadata log on a third.
+    three_disks: BTreeSet<i32>,
     /// By broker and listener, where others are told to connect.
     advertised: BTreeMap<(i32, String), String>,
 }
@@ -51,6 +54,7 @@ impl ClusterSpec {
             listeners: vec!["PLAINTEXT".to_owned()],
             properties: BTreeMap::new(),
             broker_properties: BTreeMap::new(),
+            three_disks: BTreeSet::new(),
             advertised: BTreeMap::new(),
         }
     }
@@ -120,6 +124,21 @@ impl ClusterSpec {
         let properties = self.broker_properties.entry(id).or_default();
         properties.insert(key.to_owned(), value.to_string());
         self
+    }
+
+    /// A broker that can lose a disk and live: its partitions lie on two, its metadata log on a third.
+    pub fn three_disks(mut self, id: i32) -> Self {
+        self.three_disks.insert(id);
+        self
+    }
+
+    /// Where the partitions of a node lie, whose first directory is given.
+    pub(super) fn disks(&self, id: i32, first: &Path) -> Vec<PathBuf> {
+        if self.three_disks.contains(&id) {
+            ["disk-1", "disk-2"].map(|name| first.with_file_name(name)).to_vec()
+        } else {
+            vec![first.to_owned()]
+        }
     }
 
     /// Listener names of every broker. The first is the inter-broker listener; each maps to the
@@ -197,10 +216,10 @@ impl ClusterSpec {
         &self,
         id: i32,
         ports: &BTreeMap<i32, BTreeMap<String, u16>>,
-        log_dir: &str,
+        log_dir: &Path,
     ) -> String {
         if id == ZOOKEEPER {
-            return zookeeper_file(ports, log_dir);
+            return zookeeper_file(ports, &log_dir.display().to_string());
         }
         let mut properties = self.shared_properties();
         let address = |(name, port): (&String, &u16)| format!("{name}://127.0.0.1:{port}");
@@ -224,7 +243,10 @@ impl ClusterSpec {
             set("node.id", id.to_string());
             set("controller.quorum.voters", voters.collect::<Vec<_>>().join(","));
         }
-        set("log.dirs", log_dir.to_owned());
+        let disks = self.disks(id, log_dir);
+        let disks: Vec<_> = disks.iter().map(|disk| disk.display().to_string()).collect();
+        set("log.dirs", disks.join(","));
+        set("metadata.log.dir", log_dir.display().to_string());
         set("listeners", own.join(","));
         if is_broker {
             let listeners = ports.get(&id).into_iter().flatten();

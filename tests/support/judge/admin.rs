@@ -18,6 +18,7 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_quorum_request::{
     PartitionData as QuorumPartition, TopicData as QuorumTopic,
 };
+use kafka_protocol::messages::describe_quorum_response::PartitionData as QuorumState;
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
@@ -342,6 +343,15 @@ impl Judge {
 
     /// Id of the active controller, as the quorum tells (KIP-595); -1 where there is none.
     pub fn active_controller(&mut self) -> Result<i32> {
+        Ok(self.quorum()?.leader_id.0)
+    }
+
+    /// Up to where the metadata log is committed.
+    pub fn metadata_end(&mut self) -> Result<i64> {
+        Ok(self.quorum()?.high_watermark)
+    }
+
+    fn quorum(&mut self) -> Result<QuorumState> {
         let partition = QuorumPartition::default().with_partition_index(0);
         let topic = QuorumTopic::default()
             .with_topic_name(topic_name("__cluster_metadata"))
@@ -351,7 +361,7 @@ impl Judge {
         let partitions = answer.topics.into_iter().flat_map(|topic| topic.partitions);
         let partition = partitions.into_iter().next().context("no partition in DescribeQuorum")?;
         check(partition.error_code, "describe the quorum", None)?;
-        Ok(partition.leader_id.0)
+        Ok(partition)
     }
 
     /// Gives a partition other replicas, the preferred leader first. Does not wait.

@@ -52,6 +52,11 @@ impl Batch {
         i32::from_be_bytes(field(&self.bytes, 12))
     }
 
+    /// Which life of its transactional producer wrote it; -1 for others.
+    pub fn producer_epoch(&self) -> i16 {
+        i16::from_be_bytes(field(&self.bytes, 51))
+    }
+
     /// Message format.
     pub fn magic(&self) -> u8 {
         self.bytes[16]

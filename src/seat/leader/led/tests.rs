@@ -256,3 +256,16 @@ fn what_was_checked_before_it_was_led_is_read_at_once() {
     assert_eq!(led.unproved(), None);
     assert!(led.next_order(1).is_some());
 }
+
+#[test]
+fn the_source_is_heard_while_a_replica_lives_and_none_is_in_sync() {
+    let mut led = copied();
+    let share = LEAST_SHARE * 10;
+    assert_eq!(led.share_of(share, NOW), share);
+    let mut assignment = led.leadership.assignment().clone();
+    assignment.partition_epoch += 1;
+    assignment.in_sync = vec![BrokerId(9001)];
+    led.leadership.on_assignment(assignment, NOW).unwrap();
+    assert_eq!(led.share_of(share, NOW), LEAST_SHARE, "it could not be told to cut otherwise");
+    assert_eq!(led.share_of(share, NOW + Duration::from_secs(60)), 0, "nobody takes anything");
+}
