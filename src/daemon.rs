@@ -437,6 +437,7 @@ fn start_gateway(
     // Not the daemon's own: followers and clients are served until leadership has passed on.
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
+    tasks.spawn(gateway::watch_brokers(context.clone(), stop.clone()));
     for (name, listener) in listeners {
         let (context, stop) = (context.clone(), stop.clone());
         tasks.spawn(gateway::serve_listener(listener, ListenerName(name), context, stop));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Context;
 use super::answers::{AnswerKind, Ask};
@@ -70,8 +70,8 @@ pub fn listener_names(image: &Image, ours: BrokerId) -> BTreeSet<String> {
     others.flat_map(|broker| broker.listeners.keys().cloned()).collect()
 }
 
-/// Connects to a live broker. Connections are spread over all of them by their number; one that
-/// does not answer gives way to the next.
+/// Connects to a live broker: to the one with the fewest client connections, by turns where several
+/// have as few. One that does not answer gives way to the next, now and for a while.
 pub async fn open(
     context: &Context,
     listener: &str,
@@ -81,7 +81,10 @@ pub async fn open(
     for (broker, address) in candidates(context, listener, connection) {
         match transport::dial(&address).await {
             Ok(transport) => return Ok((broker, transport)),
-            Err(error) => reason = format!("broker {broker}: {error}"),
+            Err(error) => {
+                context.brokers.avoid(broker, Instant::now());
+                reason = format!("broker {broker}: {error}");
+            }
         }
     }
     let listener = listener.to_owned();
@@ -98,6 +101,9 @@ fn candidates(context: &Context, listener: &str, connection: u64) -> Vec<(Broker
     if !live.is_empty() {
         let first = usize::try_from(connection % live.len() as u64).unwrap_or(0);
         live.rotate_left(first);
+        let now = Instant::now();
+        let brokers = &context.brokers;
+        live.sort_by_key(|(id, _)| (brokers.is_avoided(*id, now), brokers.connections(*id)));
     }
     live
 }
@@ -111,7 +117,9 @@ pub async fn ask(context: &Context, listener: &str, broker: BrokerId, ask: Ask) 
         image.broker(broker)?.listeners.get(listener)?.clone()
     };
     let question = async {
-        let mut transport = transport::dial(&address).await?;
+        let dialled = transport::dial(&address).await;
+        let mut transport =
+            dialled.inspect_err(|_| context.brokers.avoid(broker, Instant::now()))?;
         transport.write_all(&request).await?;
         let length = read_length(&mut transport, kind.bytes_max()).await?;
         let room = context.room(kind, length).await;
@@ -130,6 +138,7 @@ pub async fn ask(context: &Context, listener: &str, broker: BrokerId, ask: Ask) 
             None
         }
         Err(_elapsed) => {
+            context.brokers.avoid(broker, Instant::now());
             tracing::debug!(%broker, "broker took too long over a question for a client");
             None
         }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::answers::{AnswerError, AnswerKind};
 use super::backend::{NoBackend, Taken, read_bytes};
+use super::brokers::Lease;
 use super::requests::Requests;
 use super::transport::Transport;
 use super::versions::MalformedVersions;
@@ -107,7 +108,7 @@ pub type Made = (Bytes, Vec<OwnedSemaphorePermit>);
 /// The next thing to write, in the order of the requests.
 pub enum Pending {
     /// From here on, brokers' answers come from here.
-    Backend(BrokerId, ReadHalf<Transport>),
+    Backend(BrokerId, ReadHalf<Transport>, Lease),
     /// The broker's next answer, untouched.
     Relay,
     /// The broker's next answer, changed or taken away.
@@ -141,6 +142,7 @@ pub async fn serve(
 
 struct Backend {
     broker: BrokerId,
+    lease: Lease,
     reader: BufReader<ReadHalf<Transport>>,
 }
 
@@ -204,9 +206,13 @@ async fn write_answers(
     let within = context.limits.answer;
     let mut backend: Option<Backend> = None;
     while let Some(pending) = next_pending(&mut queue, &mut backend).await? {
+        let given_up = given_up(backend.as_ref());
         // Both sides may be dead without a word.
         let written = timeout(within, write_pending(pending, &mut client, &mut backend, context));
-        written.await.map_err(|_elapsed| ConnectionError::Idle)??;
+        tokio::select! {
+            written = written => written.map_err(|_elapsed| ConnectionError::Idle)??,
+            error = given_up => return Err(error),
+        }
     }
     Ok(client)
 }
@@ -218,9 +224,9 @@ async fn write_pending(
     context: &Context,
 ) -> Result<(), ConnectionError> {
     match pending {
-        Pending::Backend(broker, half) => {
+        Pending::Backend(broker, half, lease) => {
             let reader = BufReader::with_capacity(BUFFER_BYTES, half);
-            *backend = Some(Backend { broker, reader });
+            *backend = Some(Backend { broker, reader, lease });
             Ok(())
         }
         Pending::Relay => behind(backend)?.pass_on(client).await,
@@ -258,7 +264,19 @@ async fn next_pending(
         // Requests are queued before they are sent, so an answer never comes before its entry.
         biased;
         pending = queue.recv() => Ok(pending),
+        error = given_up(Some(backend)) => Err(error),
         error = backend.closed() => Err(error),
+    }
+}
+
+/// Completes when the controller has given the broker up.
+fn given_up(backend: Option<&Backend>) -> impl Future<Output = ConnectionError> + use<> {
+    let lease = backend.map(|backend| (backend.broker, backend.lease.ended.clone()));
+    async move {
+        let Some((broker, ended)) = lease else { return std::future::pending().await };
+        ended.cancelled().await;
+        let error = io::Error::other("it is fenced, or gone from the cluster");
+        ConnectionError::Backend { broker, error }
     }
 }
 

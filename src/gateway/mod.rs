@@ -6,6 +6,7 @@
 
 mod answers;
 mod backend;
+mod brokers;
 mod classify;
 mod complaints;
 mod connection;
@@ -29,6 +30,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::answers::AnswerKind;
+use self::brokers::Brokers;
 use self::complaints::Complaints;
 use self::connection::{ConnectionError, Entry};
 use self::transport::Security;
@@ -106,6 +108,7 @@ pub struct Context {
     inter_broker_listener: String,
     limits: Limits,
     connections: AtomicU64,
+    brokers: Brokers,
     held: Arc<Semaphore>,
     answer_room: Arc<Semaphore>,
     asks: Semaphore,
@@ -132,6 +135,7 @@ impl Context {
             inter_broker_listener,
             limits,
             connections: AtomicU64::new(0),
+            brokers: Brokers::default(),
             held,
             answer_room: Arc::new(Semaphore::new(units)),
             asks: Semaphore::new(ASKS_MAX),
@@ -179,6 +183,19 @@ impl Context {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         // The budget is never closed.
         budget.clone().acquire_many_owned(units).await.ok()
+    }
+}
+
+/// Ends clients' connections to brokers as these die, until `stop`.
+pub async fn watch_brokers(context: Arc<Context>, stop: CancellationToken) {
+    let mut image = context.image.clone();
+    loop {
+        let current = image.borrow_and_update().clone();
+        context.brokers.end_dead(&current);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = image.changed() => if changed.is_err() { return },
+        }
     }
 }
 

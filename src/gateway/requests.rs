@@ -404,9 +404,10 @@ impl Requests {
         }
         let Entry { context, listener, connection, .. } = &self.entry;
         let (broker, transport) = backend::open(context, listener, *connection).await?;
+        let lease = context.brokers.lease(broker);
         let (reader, writer) = split(transport);
         self.backend = Some(Backend { broker, writer });
-        self.queue(Pending::Backend(broker, reader)).await?;
+        self.queue(Pending::Backend(broker, reader, lease)).await?;
         Ok(broker)
     }
 

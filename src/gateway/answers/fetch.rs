@@ -238,6 +238,7 @@ fn preferred_replica(led: &Led, rack: &str, listener: &str, asker: &Asker<'_>) -
         let broker: &crate::image::BrokerImage = broker;
         broker.rack.as_deref() == Some(rack)
     };
+    let live = asker.answering(live);
     let near: Vec<_> = live.iter().filter(in_rack).copied().collect();
     let choice = if rack.is_empty() || near.is_empty() { live } else { near };
     let mut hasher = DefaultHasher::new();

@@ -175,12 +175,10 @@ pub(super) fn replica_to_ask(led: &Led, asker: &Asker<'_>) -> Option<BrokerId> {
     }
     let listener = asker.aside?;
     let image = asker.context.image.borrow();
-    let mut live = in_sync.iter().copied().filter(|&id| {
-        image.broker(id).is_some_and(|broker| {
-            backend::is_live(&image, broker, listener, asker.context.broker_id)
-        })
-    });
-    live.next()
+    let live = in_sync.iter().filter_map(|&id| image.broker(id));
+    let live =
+        live.filter(|broker| backend::is_live(&image, broker, listener, asker.context.broker_id));
+    asker.answering(live.collect()).first().map(|broker| broker.id)
 }
 
 fn one_offset(topic: &ListOffsetsTopic, partition: &ListOffsetsPartition) -> ListOffsetsTopic {

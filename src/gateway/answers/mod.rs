@@ -29,6 +29,7 @@ pub use self::fetch::Redirects;
 use super::Context;
 use super::classify::Local;
 use super::rights::{Rights, Wanted};
+use crate::image::BrokerImage;
 use crate::types::BrokerId;
 use crate::wire::shape::{ShapeError, check_request};
 
@@ -132,6 +133,16 @@ pub struct Asker<'a> {
     pub redirects: &'a mut Redirects,
     /// Now.
     pub now: Instant,
+}
+
+impl Asker<'_> {
+    /// Those of `live` that have answered lately; all, where none has.
+    fn answering<'a>(&self, live: Vec<&'a BrokerImage>) -> Vec<&'a BrokerImage> {
+        let brokers = &self.context.brokers;
+        let is_avoided = |broker: &&BrokerImage| brokers.is_avoided(broker.id, self.now);
+        let answering: Vec<_> = live.iter().copied().filter(|b| !is_avoided(b)).collect();
+        if answering.is_empty() { live } else { answering }
+    }
 }
 
 /// Answers a request (a whole frame without its length).

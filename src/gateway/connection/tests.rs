@@ -25,6 +25,7 @@ use super::super::answers::testing::{
 };
 use super::super::{ListenerName, serve_listener};
 use super::*;
+use crate::image::Image;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -32,6 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Stage {
     address: std::net::SocketAddr,
     brokers: Vec<TcpListener>,
+    context: Arc<Context>,
     stop: CancellationToken,
     served: tokio::task::JoinHandle<()>,
 }
@@ -57,14 +59,16 @@ impl Stage {
     async fn of(cast: &[Member], brokers: Vec<TcpListener>, inter_broker: &str) -> Self {
         let mut context = world_of(cast);
         context.inter_broker_listener = inter_broker.to_owned();
-        context.limits.connections = 2;
+        context.limits.connections = 4;
         context.limits.drain = Duration::from_millis(100);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let name = ListenerName(LISTENER.to_owned());
-        let served = tokio::spawn(serve_listener(listener, name, Arc::new(context), stop.clone()));
-        Self { address, brokers, stop, served }
+        let context = Arc::new(context);
+        let served = serve_listener(listener, name, context.clone(), stop.clone());
+        let served = tokio::spawn(served);
+        Self { address, brokers, context, stop, served }
     }
 
     async fn client(&self) -> Peer {
@@ -73,6 +77,8 @@ impl Stage {
 
     /// A client whose connection is relayed to this broker, and that broker's end.
     async fn client_at(&self, broker: i32) -> (Peer, Peer) {
+        // The other broker has as few clients as this one, or fewer: those are kept meanwhile.
+        let mut others = Vec::new();
         loop {
             let mut client = self.client().await;
             client.send(&relayed(0, 0)).await;
@@ -83,6 +89,7 @@ impl Stage {
             if id == broker {
                 return (client, peer);
             }
+            others.push((client, peer));
         }
     }
 
@@ -225,6 +232,20 @@ async fn the_end_of_the_broker_is_the_end_of_the_client() {
     client.receive().await;
     drop(broker);
     assert!(client.is_closed().await, "though it waits for nothing");
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_is_left_when_the_controller_gives_it_up() {
+    let stage = Stage::new().await;
+    let (mut waiting, mut broker) = stage.client_at(2).await;
+    let (mut idle, _silent) = stage.client_at(1).await;
+    waiting.send(&relayed(1, 10)).await;
+    broker.receive().await;
+    // Broker 3 is fenced: nothing happens to clients of others.
+    stage.context.brokers.end_dead(&stage.context.image.borrow());
+    idle.send(&relayed(2, 10)).await;
+    stage.context.brokers.end_dead(&Image::default());
+    assert!(waiting.is_closed().await && idle.is_closed().await);
 }
 
 #[tokio::test]
@@ -425,7 +446,7 @@ async fn one_client_too_many_is_turned_away() {
     let stage = Stage::new().await;
     let groups = request(4, &ListGroupsRequest::default());
     let mut clients = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..4 {
         let mut client = stage.client().await;
         client.send(&groups).await;
         client.receive().await;
