@@ -6,19 +6,21 @@
 mod support;
 
 mod catch_up;
+mod gateway;
 mod latency;
 mod load;
 mod usage;
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: cargo bench --bench versus -- [catch-up|latency] [--gib N] \
+const USAGE: &str = "usage: cargo bench --bench versus -- [catch-up|latency|gateway] [--gib N] \
     [--rounds N] [--records N] [--daemon BINARY]";
 
 /// What is asked for on the command line.
 struct Wanted {
     catch_up: bool,
     latency: bool,
+    gateway: bool,
     gib: f64,
     rounds: usize,
     records: u32,
@@ -34,6 +36,9 @@ fn main() -> Result<()> {
     if wanted.latency {
         latency::run(&wanted.daemon, wanted.rounds, wanted.records)?;
     }
+    if wanted.gateway {
+        gateway::run(&wanted.daemon, wanted.gib, wanted.rounds, wanted.records)?;
+    }
     Ok(())
 }
 
@@ -42,6 +47,7 @@ impl Wanted {
         let mut wanted = Self {
             catch_up: false,
             latency: false,
+            gateway: false,
             gib: 2.0,
             rounds: 3,
             records: 1000,
@@ -52,6 +58,7 @@ impl Wanted {
             match argument.as_str() {
                 "catch-up" => wanted.catch_up = true,
                 "latency" => wanted.latency = true,
+                "gateway" => wanted.gateway = true,
                 "--gib" => wanted.gib = value()?.parse()?,
                 "--rounds" => wanted.rounds = value()?.parse()?,
                 "--records" => wanted.records = value()?.parse()?,
@@ -61,8 +68,8 @@ impl Wanted {
                 _ => bail!(USAGE),
             }
         }
-        if !wanted.catch_up && !wanted.latency {
-            (wanted.catch_up, wanted.latency) = (true, true);
+        if !wanted.catch_up && !wanted.latency && !wanted.gateway {
+            (wanted.catch_up, wanted.latency, wanted.gateway) = (true, true, true);
         }
         Ok(wanted)
     }
