@@ -17,6 +17,7 @@ use crate::mirror::report::{
 use crate::mirror::topic::MirrorState;
 use crate::seat::leader::LeaderReport;
 use crate::store::View;
+use crate::tail::Trouble;
 use crate::tail::notes::Notes;
 use crate::types::{BrokerId, LinkName, PartitionKey, TopicName};
 
@@ -125,7 +126,8 @@ impl Reporter {
             let topic = image.topic_named(name).filter(|_| is_mirror);
             let has_failed = status.state == TopicState::Failed;
             let reason = status.reason.filter(|_| has_failed).and_then(Reason::named);
-            let partitions = topic.map(|topic| partitions(&image, topic, &led, &failures, reason));
+            let partitions =
+                topic.map(|topic| partitions((&image, self.seat), topic, &led, &failures, reason));
             topic_report(name, status, partitions.unwrap_or_default())
         });
         topics.collect()
@@ -155,7 +157,7 @@ fn topic_report(
 }
 
 fn partitions(
-    image: &Image,
+    (image, seat): (&Image, BrokerId),
     topic: &TopicImage,
     led: &LeaderReport,
     failures: &Failures,
@@ -165,34 +167,61 @@ fn partitions(
         let key = PartitionKey { topic: topic.id, partition };
         let led_here = led.get(&key).cloned();
         let failed = failures.get(&key);
-        let mut report =
-            led_here.unwrap_or_else(|| not_led(image, partition, state, failed, topic_reason));
+        let leader = match state.leader {
+            Some(id) if id == seat => Leader::Us,
+            Some(id) if image.is_live_seat(id) => Leader::OtherSeat,
+            _ => Leader::Real,
+        };
+        let mut report = led_here
+            .unwrap_or_else(|| not_led(image, (partition, state), leader, failed, topic_reason));
         report.leader = state.leader.map(|id| id.0);
         report
     });
     reports.collect()
 }
 
-/// A partition that another daemon's seat leads, and of which that daemon knows how it does; or one
-/// that a real broker leads: readable and locked, but nothing new arrives.
+/// Who leads a partition, by the metadata log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leader {
+    /// Our seat.
+    Us,
+    /// Another seat that lives.
+    OtherSeat,
+    /// A real broker, or nobody.
+    Real,
+}
+
+/// How a partition is that the leader task does not lead. What another daemon's seat leads, that daemon
+/// tells. What we should lead stands still until its log is known and checked; what a real broker
+/// leads is readable and locked, but nothing new arrives.
+fn standing(
+    leader: Leader,
+    failed: Option<&Trouble>,
+    topic_reason: Option<Reason>,
+) -> (PartitionState, Option<Reason>) {
+    match (leader, failed) {
+        (Leader::OtherSeat, _) => (PartitionState::Standby, None),
+        (_, Some(trouble)) if trouble.is_retried() => {
+            (PartitionState::SourceUnavailable, Some(trouble.reason()))
+        }
+        (_, Some(trouble)) => (PartitionState::Failed, Some(trouble.reason())),
+        (_, None) if topic_reason.is_some() => (PartitionState::Failed, topic_reason),
+        (Leader::Us, None) => {
+            (PartitionState::DestinationUnavailable, Some(Reason::ReplicasOutOfSync))
+        }
+        (Leader::Real, None) => (PartitionState::DestinationUnavailable, Some(Reason::SeatFenced)),
+    }
+}
+
 fn not_led(
     image: &Image,
-    partition: i32,
-    known: &PartitionImage,
+    (partition, known): (i32, &PartitionImage),
+    leader: Leader,
     failed: Option<&Failed>,
     topic_reason: Option<Reason>,
 ) -> PartitionReport {
-    let (state, reason) = match failed.map(|failed| &failed.trouble) {
-        _ if known.leader.is_some_and(|id| image.is_live_seat(id)) => {
-            (PartitionState::Standby, None)
-        }
-        Some(trouble) if trouble.is_retried() => {
-            (PartitionState::SourceUnavailable, Some(trouble.reason()))
-        }
-        Some(trouble) => (PartitionState::Failed, Some(trouble.reason())),
-        None if topic_reason.is_some() => (PartitionState::Failed, topic_reason),
-        None => (PartitionState::DestinationUnavailable, Some(Reason::SeatFenced)),
-    };
+    let trouble = failed.map(|failed| &failed.trouble);
+    let (state, reason) = standing(leader, trouble, topic_reason);
     let seats = image.seats_of(known);
     let mut report = PartitionReport {
         state,
@@ -211,4 +240,22 @@ fn not_led(
 fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Offset;
+
+    #[test]
+    fn what_we_should_lead_and_do_not_know_is_no_standby() {
+        let lost = Trouble::Truncated { ours: Offset(174), source_end: Offset(171) };
+        let failed = (PartitionState::Failed, Some(Reason::SourceTruncated));
+        assert_eq!(standing(Leader::Us, Some(&lost), None), failed);
+        assert_eq!(standing(Leader::Real, Some(&lost), None), failed);
+        let waits = (PartitionState::DestinationUnavailable, Some(Reason::ReplicasOutOfSync));
+        assert_eq!(standing(Leader::Us, None, None), waits);
+        let standby = (PartitionState::Standby, None);
+        assert_eq!(standing(Leader::OtherSeat, Some(&lost), None), standby, "it tells itself");
+    }
 }

@@ -201,8 +201,10 @@ impl Source {
     /// A broker that lacks the end of the log leads: a new lineage begins.
     pub fn elect_uncleanly(&mut self, partition: usize, chance: &mut Chance) -> String {
         let at = &mut self.partitions[partition];
-        let bounds: Vec<_> = at.log.entries.iter().map(|entry| entry.base).collect();
-        let Some(to) = chance.pick(&bounds).filter(|&to| to >= at.log.start) else {
+        // It ends where its last batch ends; the last one of all is what it lacks at least.
+        let mut bounds: Vec<_> = at.log.entries.iter().map(|entry| entry.next).collect();
+        bounds.pop();
+        let Some(to) = chance.pick(&bounds) else {
             return "nothing to lose".to_owned();
         };
         at.log.truncate_to(to);
