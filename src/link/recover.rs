@@ -93,7 +93,7 @@ impl Rejoin {
         image: &Image,
         memory: &mut Recovery,
     ) -> Option<Lost> {
-        let Unknown { key, leader_epoch, fetches } = unknown;
+        let Unknown { key, leader_epoch, fetches, committed } = unknown;
         let is_real = |id: &BrokerId| *id != self.seat && !image.is_seat(*id);
         let has_real = state.in_sync.iter().any(is_real);
         let asked = fetches.into_iter().filter(|fetch| {
@@ -116,7 +116,18 @@ impl Rejoin {
                 return None;
             }
         }
-        Some(Lost { mirror: Arc::clone(mirror), key, leader_epoch, replica, has_real })
+        let lost = Lost { mirror: Arc::clone(mirror), key, leader_epoch, replica, has_real };
+        if let Some(committed) =
+            committed.filter(|committed| !has_real && lacks(&lost.replica, *committed))
+        {
+            let why = format!(
+                "no replica that lives has all that was committed, up to {committed}; start the brokers \
+                 of the others, or restart this daemon to go on with what there is"
+            );
+            self.tell(&lost, memory, &why);
+            return None;
+        }
+        Some(lost)
     }
 
     async fn recover_group(&self, group: &[Lost], memory: &mut Recovery) {
@@ -196,6 +207,12 @@ impl Rejoin {
             .offsets(log.high_watermark..offset.max(log.high_watermark));
         self.events.send(event);
     }
+}
+
+/// Without a real replica in sync nobody vouches for a replica: one that ends below what we know to be
+/// committed would take the high watermark back.
+fn lacks(replica: &FollowerFetch, committed: Offset) -> bool {
+    replica.offset < committed
 }
 
 async fn learn(destination: &Cluster, lost: &Lost) -> Result<Learned, SeatError> {

@@ -177,6 +177,8 @@ pub struct Unknown {
     pub leader_epoch: LeaderEpoch,
     /// What its replicas asked for last in this epoch: where their logs end.
     pub fetches: Vec<FollowerFetch>,
+    /// What was committed when we led it before, where we did in this process.
+    pub committed: Option<Offset>,
 }
 
 /// A copy that we lead and do not read the source for, because its tail was not checked: whoever led it

@@ -78,6 +78,7 @@ impl LeaderTask {
             gone.into_iter().for_each(|key| self.give_up(key));
             self.strays.retain(|key, _| key.topic != topic);
             self.unknown.retain(|key, _| key.topic != topic);
+            self.committed.retain(|key, _| key.topic != topic);
             return;
         };
         for (&partition, state) in &present.partitions {
@@ -93,6 +94,10 @@ impl LeaderTask {
             } else {
                 self.give_up(key);
                 self.unknown.remove(&key);
+                // Another seat may cut the copy, where somebody decided that.
+                if state.leader.is_some_and(|id| id != self.config.seat && image.is_seat(id)) {
+                    self.committed.remove(&key);
+                }
                 if self.adopted.get(&key).is_some_and(|a| a.leader_epoch < state.leader_epoch) {
                     self.adopted.remove(&key);
                 }
@@ -168,6 +173,9 @@ impl LeaderTask {
             link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
             leader_epoch = %led.leadership.assignment().leader_epoch, offset = %led.leadership.log_end(), "leading"
         );
+        if led.leadership.is_being_cut() {
+            self.committed.remove(&key);
+        }
         led.started_at = self.log_starts.remove(&key).or(led.started_at);
         // What was only taken over says nothing of the source.
         if !led.is_unproved() && !led.is_stopped() {
@@ -192,6 +200,7 @@ impl LeaderTask {
     pub(super) fn give_up(&mut self, key: PartitionKey) {
         let Some(led) = self.led.remove(&key) else { return };
         self.log_starts.extend(led.leadership.log_start().map(|offset| (key, offset)));
+        self.committed.extend(led.leadership.high_watermark().map(|offset| (key, offset)));
         tracing::info!(
             link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
             offset = %led.leadership.log_end(), "no longer leading"

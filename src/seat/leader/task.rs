@@ -91,6 +91,8 @@ pub struct LeaderTask {
     pub(super) unknown: HashMap<PartitionKey, Waiting>,
     /// On failed partitions that we do not lead.
     pub(super) decisions: HashMap<PartitionKey, Decision>,
+    /// What was committed when we last gave a partition up.
+    pub(super) committed: HashMap<PartitionKey, Offset>,
     /// Where the logs of partitions that we led started.
     pub(super) log_starts: HashMap<PartitionKey, Offset>,
     /// The source's epochs of what partitions hold that we do not lead.
@@ -134,6 +136,7 @@ impl LeaderTask {
             unknown: HashMap::new(),
             decisions: HashMap::new(),
             log_starts: HashMap::new(),
+            committed: HashMap::new(),
             lineages: HashMap::new(),
             learned: HashSet::new(),
             sources: HashMap::new(),

@@ -45,6 +45,7 @@ impl LeaderTask {
             key,
             leader_epoch: waiting.leader_epoch,
             fetches: waiting.fetches.values().copied().collect(),
+            committed: self.committed.get(&key).copied(),
         });
         all.collect()
     }
