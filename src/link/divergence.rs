@@ -3,7 +3,7 @@
 //! epochs are walked down from the newest, and the first batches of each are compared. Only what was
 //! proven to be common is kept: everything above is given up and copied anew.
 
-use super::logs::{self, LogBounds, Place};
+use super::logs::{self, LogBounds, Place, Reader};
 use super::tail_check::{Copy, locate};
 use crate::client::{Cluster, Topics};
 use crate::mirror::evidence::{self, Comparison, Segment};
@@ -37,6 +37,7 @@ pub async fn find(
         broker: copy.holder,
         partition: copy.mirror.clone(),
         leader_epoch: LeaderEpoch::UNKNOWN,
+        reader: Reader::ToTheEnd,
     };
     let there = one(logs::bounds(source, std::slice::from_ref(&theirs)).await)?;
     let here = match copy.bounds {

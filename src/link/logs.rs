@@ -1,5 +1,5 @@
 //! Reads what the tail check compares, of many partitions at once: where logs start and end, batches
-//! at some offset, and where epochs end. As an ordinary consumer, from the brokers that are named.
+//! at some offset, and where epochs end. As a consumer, from the brokers that are named.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,6 +13,7 @@ use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest, OffsetForLeader
 use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{ClientError, Cluster, Connection};
+use crate::seat::replica_log::TO_THE_END;
 use crate::types::{BrokerId, LeaderEpoch, Offset, OffsetAndEpoch, TopicName, TopicPartition};
 use crate::wire::batch::BatchHeader;
 
@@ -22,8 +23,6 @@ const WINDOW_BYTES: i32 = 64 << 10;
 const FETCHED_AT_ONCE: usize = 128;
 /// By name, known to every broker from 2.7 on.
 const FETCH_BY_NAME: i16 = 12;
-/// An ordinary consumer.
-const CONSUMER: i32 = -1;
 const END: i64 = -1;
 const START: i64 = -2;
 
@@ -34,6 +33,34 @@ pub(super) struct Place {
     pub partition: TopicPartition,
     /// The leader's epoch, where it is known; else -1: then it is not checked.
     pub leader_epoch: LeaderEpoch,
+    /// How far it is read.
+    pub reader: Reader,
+}
+
+/// As whom a log is read, and so how far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Reader {
+    /// An ordinary consumer: up to the high watermark, from a leader or a follower.
+    Consumer,
+    /// Up to the log end, also from a follower. Stock brokers (3.7.2 to 4.3.1) know two more kinds of
+    /// consumers: -2 ("debugging") in ListOffsets, and -3 ("future replica") in Fetch.
+    ToTheEnd,
+}
+
+impl Reader {
+    fn in_list_offsets(self) -> i32 {
+        match self {
+            Self::Consumer => -1,
+            Self::ToTheEnd => -2,
+        }
+    }
+
+    fn in_fetch(self) -> i32 {
+        match self {
+            Self::Consumer => -1,
+            Self::ToTheEnd => TO_THE_END,
+        }
+    }
 }
 
 /// Where a log starts and, for consumers, ends.
@@ -160,6 +187,11 @@ fn wire_name(topic: &TopicName) -> kafka_protocol::messages::TopicName {
     StrBytes::from_string(topic.as_str().to_owned()).into()
 }
 
+/// All places of one request are read alike: they are of one side.
+fn reader<'a>(mut places: impl Iterator<Item = &'a Place>) -> Reader {
+    places.next().map_or(Reader::Consumer, |place| place.reader)
+}
+
 type Offsets = HashMap<TopicPartition, Result<Offset, i16>>;
 
 fn offset_of(offsets: &Offsets, partition: &TopicPartition) -> Read<Offset> {
@@ -188,7 +220,7 @@ async fn list_offsets(
         ListOffsetsTopic::default().with_name(wire_name(topic)).with_partitions(partitions)
     });
     let request = ListOffsetsRequest::default()
-        .with_replica_id(CONSUMER.into())
+        .with_replica_id(reader(places.iter().copied()).in_list_offsets().into())
         .with_isolation_level(0)
         .with_topics(topics.collect());
     let response = connection.request(&request).await?;
@@ -219,7 +251,7 @@ async fn epochs_at(
         OffsetForLeaderTopic::default().with_topic(wire_name(topic)).with_partitions(partitions)
     });
     let request = OffsetForLeaderEpochRequest::default()
-        .with_replica_id(CONSUMER.into())
+        .with_replica_id(Reader::Consumer.in_fetch().into())
         .with_topics(topics.collect());
     let response = connection.request(&request).await?;
     let mut ends = HashMap::new();
@@ -303,7 +335,7 @@ async fn fetch(
         FetchTopic::default().with_topic(wire_name(topic)).with_partitions(partitions)
     });
     let request = FetchRequest::default()
-        .with_replica_id(CONSUMER.into())
+        .with_replica_id(reader(group.iter().map(|(place, _)| place)).in_fetch().into())
         .with_max_wait_ms(0)
         .with_min_bytes(0)
         .with_max_bytes(WINDOW_BYTES * i32::try_from(FETCHED_AT_ONCE).unwrap_or(1))

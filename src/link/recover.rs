@@ -224,10 +224,10 @@ async fn learn(destination: &Cluster, lost: &Lost) -> Result<Learned, SeatError>
         Err(code) => return Ok(Learned::Refused(code)),
     };
     let newest = log.history.newest().map(|newest| newest.epoch);
-    let is_whole = offset <= log.high_watermark
+    let is_whole = offset <= log.known_to
         || last_fetched_epoch == LeaderEpoch::UNKNOWN
         || newest == Some(last_fetched_epoch);
-    if offset <= log.high_watermark {
+    if offset <= log.known_to {
         log.history.end_in(last_fetched_epoch, offset);
     }
     if is_whole {

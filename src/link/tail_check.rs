@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::logs::{self, LogBounds, Place, Read};
+use super::logs::{self, LogBounds, Place, Read, Reader};
 use crate::client::{Cluster, ClusterMetadata, Topics};
 use crate::mirror::evidence::{self, EpochEvidence};
 use crate::tail::Trouble;
@@ -96,7 +96,12 @@ pub(super) fn locate(
     let Some(broker) = found.leader else {
         return Err(Evidence::Later(format!("{partition} has no leader at the source")));
     };
-    Ok(Place { broker, partition: partition.clone(), leader_epoch: found.leader_epoch })
+    Ok(Place {
+        broker,
+        partition: partition.clone(),
+        leader_epoch: found.leader_epoch,
+        reader: Reader::Consumer,
+    })
 }
 
 /// One copy while it is being checked.
@@ -112,8 +117,10 @@ struct Check<'a> {
     is_proven: bool,
     /// The source's epochs prove all of it, also what cannot be read yet.
     is_within_epoch: bool,
-    /// The source's epoch of the newest batch that both sides were seen to hold.
-    seen: Option<LeaderEpoch>,
+    /// The holder showed nothing at its own end.
+    is_end_unseen: bool,
+    /// End and source epoch of the newest batch that both sides were seen to hold.
+    seen: Option<OffsetAndEpoch>,
     /// Batches are to be compared.
     is_open: bool,
 }
@@ -128,6 +135,7 @@ impl<'a> Check<'a> {
             broker: copy.holder,
             partition: copy.mirror.clone(),
             leader_epoch: LeaderEpoch::UNKNOWN,
+            reader: Reader::ToTheEnd,
         };
         Self {
             copy,
@@ -138,27 +146,39 @@ impl<'a> Check<'a> {
             tail: SourceTail::UNKNOWN,
             is_proven: false,
             is_within_epoch: false,
+            is_end_unseen: false,
             seen: None,
             is_open: false,
         }
     }
 
-    /// What lies above the copy's high watermark cannot be read yet. Where the source changed its epoch
-    /// beyond what was seen, that part may be of a lineage that the source has lost.
-    fn is_hidden_across_epochs(&self) -> bool {
-        let is_hidden = self.common.end < self.copy.log_end && !self.is_within_epoch;
+    /// Where what both sides were seen to hold ends, if the copy goes on above that and the source
+    /// changed its epoch in between: the rest may be of a lineage that the source has lost, and only what
+    /// is known of the copy's epochs can prove that it was compacted away.
+    fn unproved_across_epochs(&self) -> Option<Offset> {
         let is_known = self.tail.epoch != LeaderEpoch::UNKNOWN;
-        is_hidden && is_known && self.seen.is_some_and(|epoch| epoch != self.tail.epoch)
+        let seen = self.seen.filter(|seen| seen.offset < self.copy.log_end)?;
+        (!self.is_within_epoch && is_known && seen.epoch != self.tail.epoch).then_some(seen.offset)
+    }
+
+    /// Whether the holder does not serve what lies above its high watermark.
+    fn is_end_unread(&self) -> bool {
+        self.is_end_unseen || self.common.end < self.copy.log_end
     }
 
     fn end(self) -> Evidence {
-        match self.verdict {
-            Some(verdict) => verdict,
-            None if self.is_hidden_across_epochs() => Evidence::Hidden(format!(
-                "the copy can be read up to offset {} of {}, and the source changed its leader epoch \
-                 in between; its high watermark has to rise first",
-                self.common.end, self.copy.log_end
+        if let Some(verdict) = self.verdict {
+            return verdict;
+        }
+        match self.unproved_across_epochs() {
+            Some(seen) if self.is_end_unread() => Evidence::Hidden(format!(
+                "the copy can be read up to offset {seen} of {}, and the source changed its leader \
+                 epoch in between; its high watermark has to rise first",
+                self.copy.log_end
             )),
+            Some(source_end) => {
+                Evidence::Against(Trouble::Truncated { ours: self.copy.log_end, source_end })
+            }
             None if self.is_proven => Evidence::Same(self.tail),
             None => Evidence::Nothing(self.tail),
         }
@@ -203,6 +223,7 @@ impl<'a> Check<'a> {
             (Ok(ours), Ok(theirs)) => (ours, theirs),
             (Err(why), _) | (_, Err(why)) => return self.decide(Evidence::Later(why)),
         };
+        self.is_end_unseen |= at == self.at(0) && ours.is_empty();
         let found = evidence::compare(&ours, &theirs);
         if let Some(offset) = found.different {
             return self.truncated(offset);
@@ -210,7 +231,7 @@ impl<'a> Check<'a> {
         if let Some(same) = found.same {
             self.is_proven = true;
             self.is_open = false;
-            self.seen = Some(same.epoch);
+            self.seen = Some(same);
             if same.offset == self.copy.log_end {
                 self.tail =
                     SourceTail { epoch: same.epoch, last: batch_ending(&theirs, same.offset) };
@@ -338,5 +359,53 @@ async fn find_epochs(source: &Cluster, checks: &mut [Check<'_>]) {
                 _ => check.tail.epoch = newer.unwrap_or(LeaderEpoch::UNKNOWN),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// A copy that ends at 115; `seen` ends what both sides hold, in this source epoch.
+    fn found(seen: Option<(i64, i32)>, tail: i32, read_to: i64, is_within_epoch: bool) -> Evidence {
+        let partition = TopicPartition { topic: "orders".into(), partition: 0 };
+        let copy = Copy {
+            mirror: partition.clone(),
+            source: partition,
+            source_id: TopicId::NONE,
+            holder: BrokerId(1),
+            log_end: Offset(115),
+            bounds: None,
+            known: None,
+        };
+        let (brokers, topics) = (BTreeMap::new(), Vec::new());
+        let metadata = ClusterMetadata { cluster_id: None, brokers, topics };
+        let mut check = Check::begin(&copy, &metadata);
+        check.verdict = None;
+        check.common = Offset(73)..Offset(read_to);
+        check.tail.epoch = LeaderEpoch(tail);
+        let at = |(end, epoch)| OffsetAndEpoch { offset: Offset(end), epoch: LeaderEpoch(epoch) };
+        check.seen = seen.map(at);
+        check.is_proven = seen.is_some();
+        check.is_within_epoch = is_within_epoch;
+        check.end()
+    }
+
+    #[test]
+    fn what_only_the_copy_holds_across_a_change_of_epoch_is_not_taken_for_compacted() {
+        let truncated =
+            Evidence::Against(Trouble::Truncated { ours: Offset(115), source_end: Offset(114) });
+        assert_eq!(found(Some((114, 1)), 3, 115, false), truncated);
+        for (seen, tail, is_within_epoch) in
+            [((115, 1), 1, false), ((115, 1), 3, false), ((114, 1), 1, false), ((114, 1), 3, true)]
+        {
+            let evidence = found(Some(seen), tail, 115, is_within_epoch);
+            assert!(matches!(evidence, Evidence::Same(_)), "{seen:?} {tail}: {evidence:?}");
+        }
+        let hidden = found(Some((100, 1)), 3, 100, false);
+        assert!(matches!(hidden, Evidence::Hidden(_)), "the holder does not show it: {hidden:?}");
+        assert!(matches!(found(None, 3, 115, false), Evidence::Nothing(_)));
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::acceptance::{Failures, Judge, Judged};
-use super::logs::{self, LogBounds, Place};
+use super::logs::{self, LogBounds, Place, Reader};
 use super::rejoin::Rejoin;
 use super::tail_check::{self, Copy, Evidence};
 use super::truncation::copy_of;
@@ -126,13 +126,18 @@ impl Takeover {
 
 fn place(one: &Unproved, mirror: &MirrorTopic) -> Place {
     let copy = copy_of(one.key, mirror, one.holder, one.log_end);
-    Place { broker: one.holder, partition: copy.mirror, leader_epoch: LeaderEpoch::UNKNOWN }
+    Place {
+        broker: one.holder,
+        partition: copy.mirror,
+        leader_epoch: LeaderEpoch::UNKNOWN,
+        reader: Reader::ToTheEnd,
+    }
 }
 
-/// What can be read of it ends where its holder knows it to be committed.
+/// All of it can be read.
 fn copy(one: &Unproved, mirror: &MirrorTopic, bounds: LogBounds) -> Copy {
     Copy {
-        bounds: Some((bounds.start.max(one.log_start), bounds.end)),
+        bounds: Some((bounds.start.max(one.log_start), one.log_end)),
         known: one.known,
         ..copy_of(one.key, mirror, one.holder, one.log_end)
     }

@@ -1,5 +1,8 @@
-//! Learns the log of a mirror partition from a replica that does not lead it, as a consumer would: a
-//! follower answers neither ListOffsets nor OffsetForLeaderEpoch, but its batches carry their epochs.
+//! Learns the log of a mirror partition from a replica that does not lead it: a follower answers
+//! neither ListOffsets nor OffsetForLeaderEpoch, but its batches carry their epochs, and it shows all of
+//! them to who knows how to ask.
+
+use std::ops::Range;
 
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -14,6 +17,10 @@ use crate::wire::batch::BatchHeader;
 
 /// By name, known to every destination.
 const FETCH_BY_NAME: i16 = 12;
+/// As whom a follower is asked in Fetch: as "future replica" (`FUTURE_LOCAL_REPLICA_ID`), which a stock
+/// broker (3.7.2, 4.1.1, 4.3.1 tried) takes neither for a follower nor for a consumer: whoever leads, it
+/// shows its log up to the end, also what lies above the high watermark that it knows.
+pub const TO_THE_END: i32 = -3;
 /// Looks at one log at most: far more than halving any log takes.
 const LOOKS: usize = 10_000;
 
@@ -24,7 +31,9 @@ pub struct ReplicaLog {
     pub log_start: Offset,
     /// As far as it knows what is committed: never above what is.
     pub high_watermark: Offset,
-    /// Epochs of its batches below `high_watermark`.
+    /// How far its batches could be read: to its end, or else as far as it knows what is committed.
+    pub known_to: Offset,
+    /// Epochs of its batches below `known_to`.
     pub history: EpochHistory,
 }
 
@@ -41,7 +50,29 @@ pub async fn read(
         Err(code) => return Ok(Err(code)),
     };
     let (log_start, high_watermark) = (answer.log_start, answer.high_watermark);
-    let mut search = EpochSearch::new(log_start, high_watermark);
+    for known_to in [log_end.max(log_start), high_watermark] {
+        match history(broker, topic, partition, log_start..known_to).await? {
+            Ok(Some(history)) => {
+                return Ok(Ok(ReplicaLog { log_start, high_watermark, known_to, history }));
+            }
+            Ok(None) => {}
+            Err(code) => return Ok(Err(code)),
+        }
+    }
+    Err(SeatError::Malformed {
+        request: "Fetch from a replica",
+        what: format!("batches of {topic}-{partition} whose epochs do not make a history"),
+    })
+}
+
+/// Epochs of what lies in `offsets`; `None` where its end is not shown.
+async fn history(
+    broker: &Connection,
+    topic: &TopicName,
+    partition: i32,
+    offsets: Range<Offset>,
+) -> Result<Result<Option<EpochHistory>, i16>, SeatError> {
+    let mut search = EpochSearch::new(offsets.start, offsets.end);
     for _ in 0..LOOKS {
         let Some(asked) = search.next() else { break };
         match fetch(broker, topic, partition, asked).await? {
@@ -52,12 +83,7 @@ pub async fn read(
             Err(code) => return Ok(Err(code)),
         }
     }
-    let history = search.history().filter(|_| search.next().is_none());
-    let history = history.ok_or_else(|| SeatError::Malformed {
-        request: "Fetch from a replica",
-        what: format!("batches of {topic}-{partition} whose epochs do not make a history"),
-    })?;
-    Ok(Ok(ReplicaLog { log_start, high_watermark, history }))
+    Ok(Ok(search.history().filter(|_| search.next().is_none())))
 }
 
 struct Answer {
@@ -84,7 +110,7 @@ async fn fetch(
         .with_topic(StrBytes::from_string(topic.as_str().to_owned()).into())
         .with_partitions(vec![asked]);
     let request = FetchRequest::default()
-        .with_replica_id((-1).into())
+        .with_replica_id(TO_THE_END.into())
         .with_max_wait_ms(0)
         .with_min_bytes(0)
         .with_max_bytes(1)

@@ -219,15 +219,22 @@ impl Broker {
     }
 
     /// A Fetch of a consumer, also where it only follows: nothing comes between the high watermark and
-    /// the end, an error only beyond the end.
-    pub fn read_by_consumer(&self, key: Key, offset: i64, max_bytes: usize) -> Answer {
+    /// the end (but to a "future replica"), an error only beyond the end.
+    pub fn read_by_consumer(
+        &self,
+        key: Key,
+        offset: i64,
+        max_bytes: usize,
+        to_the_end: bool,
+    ) -> Answer {
         let failed = |error| Answer { error, high_watermark: -1, log_start: -1, read: None };
         let Some(replica) = self.replicas.get(&key) else { return failed(NOT_LEADER) };
         if matches!(replica.role, Role::Idle) {
             return failed(NOT_LEADER);
         }
         let log = &replica.log;
-        match log.read(offset, -1, log.high_watermark, max_bytes) {
+        let limit = if to_the_end { log.end } else { log.high_watermark };
+        match log.read(offset, -1, limit, max_bytes) {
             Ok(read) => Answer {
                 error: 0,
                 high_watermark: log.high_watermark,

@@ -55,6 +55,9 @@ const KNOWN: [(i16, i16, i16); 10] = [
     (44, 0, 1),
 ];
 const UNKNOWN_TOPIC: i16 = 3;
+/// Who may read to the end of the log, in ListOffsets and in Fetch.
+const DEBUGGING: i32 = -2;
+const FUTURE_REPLICA: i32 = -3;
 /// Configs that a topic can have.
 const CONFIGS: [&str; 7] = [
     "cleanup.policy",
@@ -157,7 +160,8 @@ fn fetch(world: &mut World, broker: i32, request: &FetchRequest) -> FetchRespons
                 broker.fetched_by(controller, key, replica, fetch)
             } else {
                 let size = asked.partition_max_bytes.min(request.max_bytes) as usize;
-                broker.read_by_consumer(key, asked.fetch_offset, size)
+                let to_the_end = request.replica_id.0 == FUTURE_REPLICA;
+                broker.read_by_consumer(key, asked.fetch_offset, size, to_the_end)
             };
             partitions.push(answered(data, answer));
         }
@@ -192,7 +196,8 @@ fn answered(data: PartitionData, answer: Answer) -> PartitionData {
 
 fn list_offsets(world: &World, broker: i32, request: &ListOffsetsRequest) -> ListOffsetsResponse {
     let broker = &world.brokers[&broker];
-    let is_replica = request.replica_id.0 >= 0;
+    let is_debugging = request.replica_id.0 == DEBUGGING;
+    let to_the_end = request.replica_id.0 >= 0 || is_debugging;
     let topics = request.topics.iter().map(|topic| {
         let id = world.controller.topics.get(topic.name.as_str()).copied().unwrap_or_default();
         let partitions = topic.partitions.iter().map(|asked| {
@@ -201,11 +206,17 @@ fn list_offsets(world: &World, broker: i32, request: &ListOffsetsRequest) -> Lis
                 .with_offset(-1)
                 .with_timestamp(-1)
                 .with_leader_epoch(-1);
-            match broker.leads((id, asked.partition_index), asked.current_leader_epoch) {
+            let key = (id, asked.partition_index);
+            let held = if is_debugging {
+                broker.replicas.get(&key).ok_or(UNKNOWN_TOPIC)
+            } else {
+                broker.leads(key, asked.current_leader_epoch)
+            };
+            match held {
                 Err(code) => response.with_error_code(code),
                 Ok(replica) => response.with_offset(match asked.timestamp {
                     -2 => replica.log.start,
-                    _ if is_replica => replica.log.end,
+                    _ if to_the_end => replica.log.end,
                     _ => replica.log.high_watermark,
                 }),
             }

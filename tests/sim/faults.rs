@@ -51,17 +51,6 @@ const ALL: [Fault; 14] = [
     Fault::SlowNetwork,
 ];
 
-/// What may happen in one run with a break of the source's lineage. With the others, which make us
-/// take leadership back meanwhile, the tail check was seen to let the new lineage through.
-const BESIDE_BREAKS: [Fault; 6] = [
-    Fault::Compact,
-    Fault::SourceElection,
-    Fault::SourceOutage,
-    Fault::BrokerDeaf,
-    Fault::ControllerOutage,
-    Fault::SlowNetwork,
-];
-
 /// Something that ends by itself.
 enum Heals {
     Source,
@@ -127,18 +116,10 @@ pub async fn play(world: &Shared, mut daemon: Daemon) -> Daemon {
 /// Which kinds the seed has, and the longest time between two of them, in milliseconds.
 fn choose(world: &mut World) -> (Vec<Fault>, u64) {
     let only = std::env::var("LOCKSTEP_SIM_FAULTS").ok();
-    let mut kinds: Vec<_> = match &only {
+    let kinds: Vec<_> = match &only {
         Some(names) => ALL.iter().copied().filter(|f| names.contains(&format!("{f:?}"))).collect(),
         None => ALL.iter().copied().filter(|_| world.chance.one_in(3)).collect(),
     };
-    let breaks = |fault: &Fault| matches!(fault, Fault::UncleanElection | Fault::Recreation);
-    if only.is_none() && kinds.iter().any(breaks) {
-        if world.chance.one_in(3) {
-            kinds.retain(|fault| breaks(fault) || BESIDE_BREAKS.contains(fault));
-        } else {
-            kinds.retain(|fault| !breaks(fault));
-        }
-    }
     let calm = world.chance.pick(&[1_000, 4_000, 12_000]).unwrap();
     let (delay, shown) = (world.delay, format!("{kinds:?}"));
     world.say(format!("faults {shown}, each {calm} ms at most, delays up to {delay} ms"));
