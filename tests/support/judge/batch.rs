@@ -52,9 +52,10 @@ impl Batch {
         i32::from_be_bytes(field(&self.bytes, 12))
     }
 
-    /// Which life of its transactional producer wrote it; -1 for others.
-    pub fn producer_epoch(&self) -> i16 {
-        i16::from_be_bytes(field(&self.bytes, 51))
+    /// Who wrote it, and in which life; -1 for producers that are neither idempotent nor transactional.
+    pub fn producer(&self) -> (i64, i16) {
+        let epoch = i16::from_be_bytes(field(&self.bytes, 51));
+        (i64::from_be_bytes(field(&self.bytes, 43)), epoch)
     }
 
     /// Message format.
