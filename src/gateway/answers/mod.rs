@@ -5,6 +5,8 @@ mod configs;
 mod empty;
 mod epochs;
 mod fetch;
+#[cfg(test)]
+mod garbage;
 mod list_offsets;
 mod markers;
 mod produce;
