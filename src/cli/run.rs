@@ -5,6 +5,7 @@ use std::path::Path;
 use super::check::load;
 use super::{Exit, Failure};
 use crate::daemon;
+use crate::seat::error::SeatError;
 
 /// Runs the daemon until it is told to stop.
 pub fn run(path: &Path) -> Result<(), Failure> {
@@ -19,5 +20,13 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let ended = runtime.block_on(daemon::run(config));
     // Tasks that are stuck in a system call must not keep a stopped daemon alive.
     runtime.shutdown_background();
-    ended.map_err(|error| Failure::new(Exit::NotSo, format!("{error:#}")))
+    ended.map_err(|error| {
+        let seat = error.downcast_ref::<SeatError>();
+        // The file and the clusters do not fit: no restart mends that.
+        let exit = match seat.is_some_and(SeatError::is_of_configuration) {
+            true => Exit::Usage,
+            false => Exit::NotSo,
+        };
+        Failure::new(exit, format!("{error:#}"))
+    })
 }

@@ -169,6 +169,17 @@ impl SeatError {
         )
     }
 
+    /// Whether the configuration does not fit the clusters that it names.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::ListenerMissing { .. }
+                | Self::IdTaken { .. }
+                | Self::OtherCluster { .. }
+                | Self::WrongCluster { .. }
+        )
+    }
+
     /// Whether the one asked is not the active controller.
     pub fn is_elsewhere(&self) -> bool {
         const NOT_CONTROLLER: i16 = 41;

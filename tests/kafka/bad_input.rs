@@ -85,7 +85,7 @@ fn mistakes_end_the_daemon_before_it_joins(
         let mut daemon = spec.start_in(BINARY, workspace)?;
         let code = daemon.wait(DEADLINE)?;
         let log = daemon.log_text()?;
-        ensure!(code == 1, "ended with {code}: {log}");
+        ensure!(code == 2, "ended with {code}: {log}");
         for word in words {
             ensure!(log.contains(word), "{word} is not named: {log}");
         }
