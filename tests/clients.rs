@@ -5,6 +5,7 @@
 mod support;
 
 mod clients {
+    mod applications;
     mod commands;
     mod grouping;
     mod producing;

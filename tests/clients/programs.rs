@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::support::dist::{Dist, cache};
-use crate::support::java::{Background, Outcome, run_sources};
+use crate::support::java::{Background, Outcome, run_sources, start_tool};
 
 const GO_SOURCES: &[&str] = &["go.mod", "go.sum", "main.go", "franz.go", "sarama.go", "refused.go"];
 const PYTHON_PACKAGES: &[&str] =
@@ -31,6 +31,9 @@ const PYTHON_PACKAGES: &[&str] =
 const READ: [(&str, &str); 1] = [("Read.java", include_str!("java/Read.java"))];
 const REFUSED: [(&str, &str); 1] = [("Refused.java", include_str!("java/Refused.java"))];
 const GROUPS: [(&str, &str); 1] = [("Groups.java", include_str!("java/Groups.java"))];
+const COUNT: [(&str, &str); 1] = [("Count.java", include_str!("java/Count.java"))];
+/// Release of Kafka Streams and Kafka Connect.
+const APPLICATIONS: &str = "4.3.1";
 const TOOLS: [(&str, &str); 1] = [("Tools.java", include_str!("java/Tools.java"))];
 const TOOLS_DEADLINE: Duration = Duration::from_secs(180);
 /// One command of them.
@@ -102,6 +105,18 @@ pub fn java_producers(version: &str, arguments: &[String]) -> Result<Background>
 /// Starts a Java program that tells what becomes of groups.
 pub fn java_groups(version: &str, arguments: &[String]) -> Result<Background> {
     run_sources(&jars(version)?, &GROUPS, "Groups", arguments)
+}
+
+/// Starts the Kafka Streams application.
+pub fn streams(arguments: &[String]) -> Result<Background> {
+    run_sources(&Dist::with_applications(APPLICATIONS)?, &COUNT, "Count", arguments)
+}
+
+/// Starts a Kafka Connect worker with its property files.
+pub fn connect(files: &[String]) -> Result<Background> {
+    let dist = Dist::with_applications(APPLICATIONS)?;
+    let words: Vec<_> = files.iter().map(String::as_str).collect();
+    start_tool(&dist, "org.apache.kafka.connect.cli.ConnectStandalone", &words)
 }
 
 /// Runs commands of stock tools, as `Tools.java` reads them, in one JVM.

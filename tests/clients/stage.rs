@@ -1,7 +1,7 @@
 //! The pair of clusters that all judges look at: mirrors with every codec, transactions of every fate,
 //! compaction holes and headers, and the daemon that leads them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,6 +11,7 @@ use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
 use crate::support::eventually;
 use crate::support::java::Produce;
 use crate::support::judge::NewTopic;
+use crate::support::judge::produce::plain_batch;
 use crate::support::table;
 use crate::support::workspace::Workspace;
 
@@ -19,11 +20,22 @@ pub const DEADLINE: Duration = Duration::from_secs(90);
 /// The mirrors, with how many partitions they have.
 pub const TOPICS: [(&str, i32); 3] = [("codecs", 2), ("payments", 2), ("table", 1)];
 
+/// One more mirror, of plain lines of text, for applications.
+pub const LINES: &str = "lines";
+/// Lines of one load.
+const LINES_AT_ONCE: u64 = 100;
+
+/// Line `number` of [`LINES`].
+pub fn line(number: u64) -> String {
+    format!("line {number}")
+}
+
 /// Source of one broker, destination of two, and the daemon between them.
 pub struct Stage {
     pub source: Cluster,
     pub destination: Cluster,
     pub daemon: Daemon,
+    lines: u64,
 }
 
 impl Stage {
@@ -41,16 +53,17 @@ impl Stage {
             .heap_mb(384)
             .property("log.cleaner.backoff.ms", 3_600_000)
             .start_in(workspace)?;
-        for name in ["codecs", "payments"] {
+        for name in ["codecs", "payments", LINES] {
             source.create_topic(&NewTopic::new(name, 2))?;
         }
         table::compacted(&source, source.dist(), "table")?;
         destination.create_topic(&NewTopic::new("written", 1))?;
         before(&destination)?;
-        let mut daemon = DaemonSpec::new(&source, &destination, &["codecs", "payments", "table"])
-            .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+        let mut daemon =
+            DaemonSpec::new(&source, &destination, &["codecs", "payments", "table", LINES])
+                .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
         daemon.wait_ready()?;
-        let stage = Self { source, destination, daemon };
+        let mut stage = Self { source, destination, daemon, lines: 0 };
         stage.load("before", 40)?;
         stage.wait_mirrored()?;
         stage.wait_led()?;
@@ -58,7 +71,8 @@ impl Stage {
     }
 
     /// So many times 62 records: each codec, transactions that commit, abort and lie between each other.
-    pub fn load(&self, name: &str, times: u64) -> Result<()> {
+    pub fn load(&mut self, name: &str, times: u64) -> Result<()> {
+        self.write_lines()?;
         let to = self.source.bootstrap();
         let codec = |codec: &str| {
             let load = Produce::to(&to, "codecs").count(4 * times).option("compression", codec);
@@ -79,6 +93,26 @@ impl Stage {
             .and(table)
             .run(self.source.dist())?;
         Ok(())
+    }
+
+    fn write_lines(&mut self) -> Result<()> {
+        let mut judge = self.source.judge(1)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
+        let now = i64::try_from(now)?;
+        for first in (self.lines..self.lines + LINES_AT_ONCE).step_by(10) {
+            let lines: Vec<_> = (first..first + 10).map(line).collect();
+            let lines: Vec<_> = lines.iter().map(String::as_bytes).collect();
+            let partition = i32::from(first % 20 == 0);
+            let code = judge.produce(LINES, partition, -1, plain_batch(&lines, now))?.error_code;
+            ensure!(code == 0, "error {code} for lines");
+        }
+        self.lines += LINES_AT_ONCE;
+        Ok(())
+    }
+
+    /// How many lines there are.
+    pub fn lines(&self) -> u64 {
+        self.lines
     }
 
     /// The value that ends every reader, in each partition.

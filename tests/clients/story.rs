@@ -1,5 +1,6 @@
 //! The one story that all judges look at: clusters are dear.
 
+use super::applications::Applications;
 use super::grouping::Groups;
 use super::programs::{all, wanted};
 use super::stage::Stage;
@@ -33,11 +34,15 @@ fn clients_and_tools_do_not_notice_that_the_leader_has_no_disks() {
             producing::judge(&stage)?;
         }
         groups.map_or(Ok(()), Groups::judge)?;
+        let applications = all() && wanted("applications");
+        let applications = applications.then(|| Applications::start(&stage, workspace));
+        let applications = applications.transpose()?;
         if wanted("reading") {
             reading::judge(&mut stage)?;
-        } else if wanted("grouping") {
+        } else if wanted("grouping") || wanted("applications") {
             stage.lead_anew()?;
         }
+        applications.map_or(Ok(()), |applications| applications.judge(&stage))?;
         if wanted("grouping") {
             Groups::resume(&stage)?.judge()?;
         }

@@ -185,7 +185,8 @@ fn start_of(text: &str) -> String {
 }
 
 /// What is only there because of the daemon, or of a command that is not run without it.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
+    "lines",
     "__share_group_state",
     "__lockstep",
     "__lockstep_events",

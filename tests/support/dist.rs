@@ -44,7 +44,7 @@ impl Dist {
     /// The same as [`Self::get`] with Kafka Streams, and Kafka Connect with its file connectors.
     pub fn with_applications(version: &str) -> Result<Self> {
         let name = format!("{version}-applications");
-        Self::resolve(version, &name, &["kafka-streams", "connect-file"])
+        Self::resolve(version, &name, &["kafka-streams", "connect-runtime", "connect-file"])
     }
 
     /// The same with MirrorMaker 2, for comparisons.
