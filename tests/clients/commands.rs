@@ -85,7 +85,7 @@ const TOOLS: &[Tool] = &[
     // Configurations.
     Tool::new("configs of all brokers", CONFIGS, "--describe --entity-type brokers --all", Expect::Same),
     Tool::new("configs of a broker", CONFIGS, "--describe --entity-type brokers --entity-name 1 --all", Expect::Same),
-    Tool::new("configs of the seat", CONFIGS, "--describe --entity-type brokers --entity-name 9001 --all", Expect::Says(0, &["All configs for broker 9001 are:", "lockstep"])),
+    Tool::new("configs of the seat", CONFIGS, "--describe --entity-type brokers --entity-name 9001 --all", Expect::Says(0, &["All configs for broker 9001 are:", "node.id=9001", "lockstep.daemon.broker_id=9001"])),
     Tool::new("changed configs of the seat", CONFIGS, "--describe --entity-type brokers --entity-name 9001", Expect::Says(0, &["Dynamic configs for broker 9001 are:"])),
     Tool::new("default configs", CONFIGS, "--alter --entity-type brokers --entity-default --add-config log.cleaner.threads=1", Expect::Same),
     Tool::new("default configs described", CONFIGS, "--describe --entity-type brokers --entity-default", Expect::Same),
@@ -196,5 +196,7 @@ const TOOLS: &[Tool] = &[
     Tool::new("console producer to a mirror", PRODUCER, "--topic codecs --sync", Expect::Says(1, &["PolicyViolationException: topic codecs is a mirror of link test (lockstep): it is read-only until it is promoted"])).input("one\\ntwo\\n"),
     Tool::new("share group starts early", CONFIGS, "--alter --entity-type groups --entity-name sharing --add-config share.auto.offset.reset=earliest", Expect::Says(0, &["Completed updating config for group sharing."])).since_4(),
     Tool::new("share consumer", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic own --group sharing --timeout-ms 10000 --max-messages 1", Expect::Says(0, &["Processed a total of 1 messages"])).since_4(),
+    Tool::new("share group of a mirror starts early", CONFIGS, "--alter --entity-type groups --entity-name sharing-mirror --add-config share.auto.offset.reset=earliest", Expect::Says(0, &["Completed updating config for group sharing-mirror."])).since_4(),
+    Tool::new("share consumer of a mirror", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic codecs --group sharing-mirror --timeout-ms 5000 --max-messages 1", Expect::Says(0, &["IllegalStateException: Unexpected error code 44 while fetching from topic-partition codecs-", "Processed a total of 0 messages"])).since_4(),
     Tool::new("share groups", SHARE_GROUPS, "--list", Expect::Says(0, &["sharing"])).since_4(),
 ];
