@@ -16,6 +16,7 @@ pub mod tail_check;
 mod takeover;
 pub mod topics;
 pub mod truncation;
+mod unbound;
 pub mod verify;
 
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ use rejoin::Rejoin;
 use report::Reporter;
 use takeover::Takeover;
 use topics::{Kept, TopicTask, TopicTaskConfig};
+use unbound::{Ends, Unbound};
 
 /// Between looks at the source's topics.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
@@ -94,6 +96,7 @@ pub struct Link {
     reporter: Reporter,
     operations: Operations,
     takeover: Takeover,
+    unbound: Unbound,
 }
 
 #[derive(Debug)]
@@ -128,7 +131,11 @@ impl Link {
                 events: parts.events.clone(),
             },
         );
+        let (ends, seen) = watch::channel(Ends::default());
+        let (destination, image) = (parts.destination.clone(), parts.image.clone());
+        let unbound = Unbound { topics: topics.status(), image, destination, ends };
         let reporter = Reporter {
+            unbound: seen,
             link: name.clone(),
             seat: parts.seat,
             topics: topics.status(),
@@ -174,7 +181,7 @@ impl Link {
             reports: reported.clone(),
             events: rejoin.events.clone(),
         };
-        Ok((Self { topics, reader, rejoin, reporter, operations, takeover }, reported))
+        Ok((Self { topics, reader, rejoin, reporter, operations, takeover, unbound }, reported))
     }
 
     /// Runs its tasks until told to stop. Tasks of their own: a slow one must not hold the others.
@@ -185,6 +192,7 @@ impl Link {
         tasks.spawn(self.rejoin.run(stop.clone()));
         tasks.spawn(self.operations.run(stop.clone()));
         tasks.spawn(self.takeover.run(stop.clone()));
+        tasks.spawn(self.unbound.run(stop.clone()));
         tasks.spawn(self.reporter.run(stop));
         while let Some(ended) = tasks.join_next().await {
             // A panic in one of them is the link's.

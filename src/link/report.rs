@@ -8,8 +8,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::acceptance::{Failed, Failures};
+use super::logs::LogBounds;
 use super::since::Since;
 use super::topics::{TopicState, TopicStatus, TopicsStatus};
+use super::unbound::Ends;
 use crate::image::{Image, PartitionImage, TopicImage};
 use crate::mirror::report::{
     LinkReport, LinkState, PartitionReport, PartitionState, Reason, TopicReport,
@@ -37,6 +39,8 @@ pub struct Reporter {
     pub led: watch::Receiver<Arc<LeaderReport>>,
     /// Why partitions are kept from being led.
     pub failures: watch::Receiver<Failures>,
+    /// Where mirrors end whose topics have failed.
+    pub(super) unbound: watch::Receiver<Ends>,
     /// The destination.
     pub image: watch::Receiver<Arc<Image>>,
     /// What the journal says.
@@ -118,6 +122,7 @@ impl Reporter {
         let led = self.led.borrow().clone();
         let failures = self.failures.borrow().clone();
         let status = self.topics.borrow().clone();
+        let unbound = self.unbound.borrow().clone();
         let topics = status.topics.iter().map(|(name, status)| {
             // A mirror that has failed is there to be read all the same; a topic that is no mirror is
             // not ours to tell of.
@@ -128,7 +133,12 @@ impl Reporter {
             let reason = status.reason.filter(|_| has_failed).and_then(Reason::named);
             let partitions =
                 topic.map(|topic| partitions((&image, self.seat), topic, &led, &failures, reason));
-            topic_report(name, status, partitions.unwrap_or_default())
+            let mut partitions = partitions.unwrap_or_default();
+            for (report, topic) in partitions.iter_mut().zip(topic.into_iter().cycle()) {
+                let key = PartitionKey { topic: topic.id, partition: report.partition };
+                show_ends(report, unbound.get(&key));
+            }
+            topic_report(name, status, partitions)
         });
         topics.collect()
     }
@@ -235,6 +245,14 @@ fn not_led(
         failed.trouble.show(&mut report);
     }
     report
+}
+
+/// What is readable of a partition that nobody of ours leads.
+fn show_ends(report: &mut PartitionReport, ends: Option<&LogBounds>) {
+    let Some(ends) = ends.filter(|_| report.state == PartitionState::Failed) else { return };
+    report.log_start_offset.get_or_insert(ends.start.0);
+    report.high_watermark.get_or_insert(ends.end.0);
+    report.log_end_offset.get_or_insert(ends.end.0);
 }
 
 fn millis(time: SystemTime) -> i64 {
