@@ -18,6 +18,7 @@ mod kafka {
     mod kill_loop;
     mod lineage;
     mod log_start;
+    mod lost_ends;
     mod network;
     mod network_several;
     mod placement;

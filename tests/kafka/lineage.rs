@@ -22,11 +22,23 @@ const BEFORE: i64 = 20;
 #[test]
 fn a_source_with_another_history_leaves_the_mirrors_as_they_are() {
     scenario("lineage", |workspace| {
-        let mut story = Story::start(workspace)?;
+        let mut story = Story::start(workspace, ClusterSpec::new("source"))?;
         story.topics_change_while_the_daemon_is_down()?;
         story.topics_are_made_anew_while_it_runs()?;
         story.disks_are_put_back()?;
         story.another_cluster_takes_the_address()
+    });
+}
+
+/// A source that is read by name (no topic ids in Fetch before 3.1): it tells ids in its metadata, and
+/// has to be asked after everything that may have been a deletion.
+#[test]
+fn a_source_that_is_read_by_name_is_known_by_its_topic_ids() {
+    scenario("lineage-by-name", |workspace| {
+        let source = ClusterSpec::new("source").version("2.8.2");
+        let mut story = Story::start(workspace, source)?;
+        story.topics_change_while_the_daemon_is_down()?;
+        story.topics_are_made_anew_while_it_runs()
     });
 }
 
@@ -45,8 +57,8 @@ struct Story {
 }
 
 impl Story {
-    fn start(workspace: &Workspace) -> Result<Self> {
-        let source = ClusterSpec::new("source").start_in(workspace)?;
+    fn start(workspace: &Workspace, source: ClusterSpec) -> Result<Self> {
+        let source = source.start_in(workspace)?;
         let destination = ClusterSpec::new("destination").start_in(workspace)?;
         let all = LOST_WHILE_DOWN.iter().chain(&LOST_WHILE_RUNNING).chain(&KEPT);
         for topic in all.clone() {
@@ -90,6 +102,12 @@ impl Story {
         for topic in LOST_WHILE_DOWN {
             self.wait_failed(topic)?;
         }
+        eventually(DEADLINE, "the end of a copy whose topic is gone", || {
+            let partition = self.partition("down-deleted")?;
+            let shown = (&partition["log_start_offset"], &partition["log_end_offset"]);
+            ensure!(*shown.0 == 0 && *shown.1 == BEFORE, "{partition}");
+            Ok(())
+        })?;
         let log = self.daemon.log_text()?;
         ensure!(!log.contains("panicked"), "the daemon panicked");
         Ok(())
