@@ -197,6 +197,6 @@ const TOOLS: &[Tool] = &[
     Tool::new("share group starts early", CONFIGS, "--alter --entity-type groups --entity-name sharing --add-config share.auto.offset.reset=earliest", Expect::Says(0, &["Completed updating config for group sharing."])).since_4(),
     Tool::new("share consumer", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic own --group sharing --timeout-ms 10000 --max-messages 1", Expect::Says(0, &["Processed a total of 1 messages"])).since_4(),
     Tool::new("share group of a mirror starts early", CONFIGS, "--alter --entity-type groups --entity-name sharing-mirror --add-config share.auto.offset.reset=earliest", Expect::Says(0, &["Completed updating config for group sharing-mirror."])).since_4(),
-    Tool::new("share consumer of a mirror", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic codecs --group sharing-mirror --timeout-ms 5000 --max-messages 1", Expect::Says(0, &["IllegalStateException: Unexpected error code 44 while fetching from topic-partition codecs-", "Processed a total of 0 messages"])).since_4(),
+    Tool::new("share consumer of a mirror", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic codecs --group sharing-mirror --timeout-ms 20000 --max-messages 1", Expect::Says(0, &["IllegalStateException: Unexpected error code 44 while fetching from topic-partition codecs-", "Processed a total of 0 messages"])).since_4(),
     Tool::new("share groups", SHARE_GROUPS, "--list", Expect::Says(0, &["sharing"])).since_4(),
 ];
