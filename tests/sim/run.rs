@@ -93,20 +93,29 @@ fn config() -> Config {
 
 /// Plays one seed; a violation ends the process.
 pub async fn play(seed: u64) {
+    let (world, daemon) = begin(seed).await;
+    let daemon = faults::play(&world, daemon).await;
+    settle(&world, &daemon).await;
+}
+
+/// The brokers are there, and the daemon has just started.
+pub async fn begin(seed: u64) -> (Shared, Daemon) {
     let world = Shared::new(seed, 1, 3);
     tokio::spawn(tick(world.clone()));
     for broker in 1..=3 {
         tokio::spawn(follower::run(world.clone(), broker));
         tokio::spawn(stock_leaders::run(world.clone(), broker));
     }
-    // The brokers are there before us.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let daemon = Daemon::start(&world);
-    let daemon = faults::play(&world, daemon).await;
+    (world, daemon)
+}
+
+/// All faults have healed: waits for what must come then.
+pub async fn settle(world: &Shared, daemon: &Daemon) {
     let began = Instant::now();
     loop {
-        let state = state(&world, &daemon);
-        match state {
+        match state(world, daemon) {
             Ok(()) => break,
             Err(why) if began.elapsed() > HEALS_WITHIN + SESSION => {
                 let report = format!("{:?}", daemon.reports.borrow());
