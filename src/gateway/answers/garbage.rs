@@ -48,8 +48,14 @@ fn all<R: Request>(body: impl Fn(i16) -> R, frames: &mut Vec<Bytes>) {
 }
 
 fn frames() -> Vec<Bytes> {
-    let name = StrBytes::from_static_str(MIRROR);
     let mut frames = Vec::new();
+    of_consumers_and_producers(&mut frames);
+    of_others(&mut frames);
+    frames
+}
+
+fn of_consumers_and_producers(frames: &mut Vec<Bytes>) {
+    let name = StrBytes::from_static_str(MIRROR);
     all(
         |version| {
             let partition = produce_request::PartitionProduceData::default()
@@ -62,7 +68,7 @@ fn frames() -> Vec<Bytes> {
             };
             ProduceRequest::default().with_acks(1).with_topic_data(vec![topic; 2])
         },
-        &mut frames,
+        frames,
     );
     all(
         |version| {
@@ -74,7 +80,7 @@ fn frames() -> Vec<Bytes> {
             };
             FetchRequest::default().with_topics(vec![topic; 2])
         },
-        &mut frames,
+        frames,
     );
     all(
         |_| {
@@ -84,7 +90,7 @@ fn frames() -> Vec<Bytes> {
                 .with_partitions(vec![partition; 2]);
             ListOffsetsRequest::default().with_topics(vec![topic; 2])
         },
-        &mut frames,
+        frames,
     );
     all(
         |_| {
@@ -94,8 +100,12 @@ fn frames() -> Vec<Bytes> {
                 .with_partitions(vec![partition; 2]);
             OffsetForLeaderEpochRequest::default().with_topics(vec![topic])
         },
-        &mut frames,
+        frames,
     );
+}
+
+fn of_others(frames: &mut Vec<Bytes>) {
+    let name = StrBytes::from_static_str(MIRROR);
     all(
         |_| {
             let topic = write_txn_markers_request::WritableTxnMarkerTopic::default()
@@ -105,7 +115,7 @@ fn frames() -> Vec<Bytes> {
                 write_txn_markers_request::WritableTxnMarker::default().with_topics(vec![topic]);
             WriteTxnMarkersRequest::default().with_markers(vec![marker; 2])
         },
-        &mut frames,
+        frames,
     );
     all(
         |_| {
@@ -115,7 +125,7 @@ fn frames() -> Vec<Bytes> {
                 .with_partitions(vec![partition]);
             DeleteRecordsRequest::default().with_topics(vec![topic])
         },
-        &mut frames,
+        frames,
     );
     all(
         |_| {
@@ -125,18 +135,17 @@ fn frames() -> Vec<Bytes> {
                 .with_partitions(vec![partition; 2]);
             ShareFetchRequest::default().with_topics(vec![topic])
         },
-        &mut frames,
+        frames,
     );
-    all(|_| ShareAcknowledgeRequest::default(), &mut frames);
-    all(|_| ListGroupsRequest::default(), &mut frames);
-    all(|_| ListTransactionsRequest::default(), &mut frames);
-    all(|_| DescribeLogDirsRequest::default(), &mut frames);
-    all(|_| DescribeConfigsRequest::default(), &mut frames);
-    all(|_| AlterConfigsRequest::default(), &mut frames);
-    all(|_| IncrementalAlterConfigsRequest::default(), &mut frames);
-    all(|_| AlterReplicaLogDirsRequest::default(), &mut frames);
-    all(|_| DescribeProducersRequest::default(), &mut frames);
-    frames
+    all(|_| ShareAcknowledgeRequest::default(), frames);
+    all(|_| ListGroupsRequest::default(), frames);
+    all(|_| ListTransactionsRequest::default(), frames);
+    all(|_| DescribeLogDirsRequest::default(), frames);
+    all(|_| DescribeConfigsRequest::default(), frames);
+    all(|_| AlterConfigsRequest::default(), frames);
+    all(|_| IncrementalAlterConfigsRequest::default(), frames);
+    all(|_| AlterReplicaLogDirsRequest::default(), frames);
+    all(|_| DescribeProducersRequest::default(), frames);
 }
 
 #[tokio::test]
