@@ -229,3 +229,50 @@ fn produce(source: &Cluster, bytes: usize) -> Result<()> {
     ensure!(answer.error_code == 0, "{answer:?}");
     Ok(())
 }
+
+/// The last replica in sync dies, then one that had fallen far behind comes back, alone: it is fed
+/// from the source again, and the copy goes on.
+#[test]
+fn a_replica_far_behind_comes_back_when_the_last_in_sync_one_is_dead() {
+    scenario("last-in-sync", |workspace| {
+        let source = ClusterSpec::new("source").start_in(workspace)?;
+        let mut destination = ClusterSpec::new("destination")
+            .brokers(2)
+            .separate_controllers(1)
+            .property("replica.lag.time.max.ms", LAG_TIME.as_millis())
+            .start_in(workspace)?;
+        let large = NewTopic::new("large", 1).config("max.message.bytes", 4 << 20);
+        // The records are of 1970.
+        source.create_topic(&large.config("retention.ms", -1))?;
+        let _daemon = DaemonSpec::new(&source, &destination, &["large"])
+            .line("daemon", "memory = \"16MiB\"")
+            .line("link.topics", "replication_factor = 2")
+            .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
+        produce(&source, 1_000)?;
+        wait_identical(&source, &destination, "large", "large", DEADLINE)?;
+        wait_in_sync(&destination, &[1, 2])?;
+        destination.kill(2)?;
+        wait_in_sync(&destination, &[1])?;
+        for _ in 0..40 {
+            produce(&source, 1 << 20)?;
+        }
+        wait_end(&source, &destination)?;
+        destination.kill(1)?;
+        destination.start_again(2)?;
+        wait_in_sync(&destination, &[2])?;
+        produce(&source, 1_000)?;
+        wait_end(&source, &destination)?;
+        destination.start_again(1)?;
+        wait_in_sync(&destination, &[1, 2])?;
+        wait_identical(&source, &destination, "large", "large", DEADLINE)
+    });
+}
+
+fn wait_end(source: &Cluster, destination: &Cluster) -> Result<()> {
+    let wanted = source.any_judge()?.log_end_offset("large", 0)?;
+    eventually(DEADLINE, format!("the mirror to reach {wanted}"), || {
+        let found = destination.any_judge()?.bounds("large", 0)?.high_watermark;
+        ensure!(found >= wanted, "it ends at {found}");
+        Ok(())
+    })
+}

@@ -1,6 +1,7 @@
 //! One mirror partition that we lead: the decisions of [`Leadership`], the batches in memory, and
 //! the reading of the source that feeds them.
 
+mod again;
 mod cut;
 mod gap;
 mod proof;
@@ -43,6 +44,12 @@ pub struct Led {
     buffer: Option<Buffer>,
     /// The source's epochs of what the copy holds.
     pub lineage: SourceLineage,
+    /// The same of what was read here, since reading began or began again: without a hole.
+    read: SourceLineage,
+    /// The same of what was read before it began again further back.
+    before: Option<SourceLineage>,
+    /// The replica that is fed though none is in sync, and where it ended when that was seen.
+    alone: Option<(BrokerId, Offset)>,
     /// The last batch that arrived, as the source had it.
     tail: SourceTail,
     /// Whether the tail check is to be made before the source is read.
@@ -142,6 +149,9 @@ impl Led {
             leadership,
             buffer: None,
             lineage: SourceLineage::default(),
+            read: SourceLineage::default(),
+            before: None,
+            alone: None,
             tail: SourceTail::UNKNOWN,
             is_unproved: false,
             reading: None,
@@ -294,9 +304,16 @@ impl Led {
                 }
                 // Only a copy that holds nothing may begin inside a batch. Anywhere else a batch
                 // that reaches below the end of the copy is of another lineage.
+                let other = again::contradiction(self.before.as_ref(), &chunk.marks.epochs);
                 let is_empty = self.leadership.log_start() == Some(buffer.filled_to());
                 if chunk.base_offset < buffer.filled_to() && !is_empty {
                     let (ours, source_end) = (buffer.end(), chunk.base_offset);
+                    self.trouble = Some(Trouble::Truncated { ours, source_end });
+                    self.reading = None;
+                    return Ok(false);
+                }
+                if let Some(source_end) = other {
+                    let ours = buffer.end();
                     self.trouble = Some(Trouble::Truncated { ours, source_end });
                     self.reading = None;
                     return Ok(false);
@@ -305,6 +322,8 @@ impl Led {
                 self.passed.records += chunk.records;
                 self.passed.batches += chunk.batches.len() as u64;
                 self.lineage.extend(chunk.marks.epochs.iter().copied(), chunk.next_offset());
+                self.read.extend(chunk.marks.epochs.iter().copied(), chunk.next_offset());
+                self.before.take_if(|before| before.end() <= chunk.next_offset());
                 self.tail = SourceTail { epoch: chunk.source_epoch, last: chunk.marks.last };
                 buffer.push(chunk);
                 self.leadership.on_append(buffer.end());
@@ -345,7 +364,8 @@ impl Led {
     /// Forgets batches that every follower which counts has: the in-sync ones always, the others
     /// while there is memory to spare.
     fn forget(&mut self) {
-        let Some(in_sync) = self.leadership.least_in_sync() else { return };
+        let least = self.leadership.least_in_sync();
+        let Some(in_sync) = least.or_else(|| self.end_alone()) else { return };
         let Some(buffer) = &mut self.buffer else { return };
         let before = buffer.bytes();
         let near = self.leadership.followers().filter_map(|(_, log_end)| log_end);
@@ -362,7 +382,7 @@ impl Led {
     /// the same: without its log start none may be told to cut what keeps it out of sync.
     pub fn share_of(&self, limit: usize, now: Duration) -> usize {
         let leadership = &self.leadership;
-        if leadership.in_sync_real().next().is_some() {
+        if leadership.in_sync_real().next().is_some() || self.alone.is_some() {
             limit
         } else if leadership.followers().any(|(id, _)| leadership.is_alive(id, now)) {
             limit.min(LEAST_SHARE)
@@ -391,23 +411,6 @@ impl Led {
         let sources: Vec<_> = self.leadership.in_sync_real().filter(has_more).collect();
         let from = self.refills.ask(behind, &sources)?;
         Some(RefillRequest { key: self.key, topic: self.mirror.name.clone(), behind, from, offset })
-    }
-
-    /// All in-sync replicas lost the end of their logs at once, and it is not in memory any more:
-    /// reading begins again where they end; returns that offset. Whatever was readable before
-    /// stays what the high watermark says.
-    pub fn read_again(&mut self) -> Option<Offset> {
-        let least = self.leadership.least_in_sync()?;
-        let is_lost = self.leadership.most_in_sync() == Some(least);
-        // An empty replica of a log that starts above 0 has lost nothing.
-        let least = self.leadership.read_from(least);
-        if !is_lost || self.buffer.as_ref()?.start() <= least {
-            return None;
-        }
-        self.buffer = Some(Buffer::starting_at(least));
-        self.reading = None;
-        self.doubt();
-        Some(least)
     }
 
     /// Whether a replica ends below what is in memory.

@@ -392,15 +392,15 @@ impl LeaderTask {
         self.share_memory();
         self.ask_for_isr_changes();
         self.revive_failed();
-        let keys: Vec<_> = self.led.keys().copied().collect();
+        let (keys, now): (Vec<_>, _) = (self.led.keys().copied().collect(), self.now());
         for key in keys {
             if let Some(led) = self.led.get_mut(&key)
-                && let Some(offset) = led.read_again()
+                && let Some(offset) = led.read_again(now)
             {
                 tracing::warn!(
                     link = %led.mirror().link, topic = %led.mirror().name,
                     partition = key.partition, %offset, high_watermark = ?led.leadership.high_watermark(),
-                    "all in-sync replicas lost the end of their logs; it is read from the source again"
+                    "no in-sync replica has what replicas lack; it is read from the source again"
                 );
             }
             self.read_on(key);

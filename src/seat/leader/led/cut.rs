@@ -57,6 +57,8 @@ impl Led {
         history.cut(at);
         self.given_up = Some(at..self.leadership.log_end().max(at));
         self.lineage.cut(at);
+        self.read.cut(at);
+        self.before = None;
         self.buffer = None;
         self.refills = Refills::default();
         self.cuts.clear();

@@ -35,8 +35,11 @@ impl Led {
         })
     }
 
-    /// Of those in sync; where none is, of all that have asked.
+    /// Of those in sync; where none is, the one that is fed, or of all that have asked.
     fn longest_replica(&self) -> Option<(BrokerId, Offset)> {
+        if let Some((alone, _)) = self.alone {
+            return Some((alone, self.end_alone()?));
+        }
         let in_sync: Vec<_> = self.leadership.in_sync_real().collect();
         let ends = self.leadership.followers().filter_map(|(id, end)| Some((id, end?)));
         let counts = |id: &BrokerId| in_sync.is_empty() || in_sync.contains(id);

@@ -69,6 +69,10 @@ fn gap(led: &mut Led, ours: i64, source_start: i64) {
 }
 
 fn fetched(led: &mut Led, broker: i32, offset: i64) {
+    fetched_at(led, broker, offset, NOW);
+}
+
+fn fetched_at(led: &mut Led, broker: i32, offset: i64, now: Duration) {
     let fetch = FollowerFetch {
         broker: BrokerId(broker),
         broker_epoch: BrokerEpoch(1),
@@ -76,7 +80,7 @@ fn fetched(led: &mut Led, broker: i32, offset: i64) {
         offset: Offset(offset),
         last_fetched_epoch: if offset > 0 { LeaderEpoch(0) } else { LeaderEpoch::UNKNOWN },
     };
-    led.on_fetch(NOW, fetch).unwrap();
+    led.on_fetch(now, fetch).unwrap();
 }
 
 /// Copied and committed up to 50.
@@ -176,18 +180,56 @@ fn empty_replicas_of_a_log_that_starts_above_0_have_lost_nothing() {
     fetched(&mut led, 1, 0);
     fetched(&mut led, 2, 0);
     assert_eq!(log(&led), (15, 15, 15));
-    assert_eq!(led.read_again(), None);
+    assert_eq!(led.read_again(NOW), None);
+}
+
+#[test]
+fn a_replica_that_is_alone_is_fed_from_the_source() {
+    let mut led = copied();
+    let seat_alone = Assignment {
+        partition_epoch: 1,
+        in_sync: vec![BrokerId(9001)],
+        ..led.leadership.assignment().clone()
+    };
+    led.leadership.on_assignment(seat_alone, NOW).unwrap();
+    let since = Duration::from_secs(10);
+    assert_eq!(led.read_again(since), None, "nobody asks");
+    fetched_at(&mut led, 2, 30, since);
+    assert_eq!(led.read_again(since), Some(Offset(30)));
+    assert_eq!(led.read_again(since), None, "once");
+    assert_eq!(led.unproved().map(|one| one.holder), Some(BrokerId(2)), "the other one is dead");
+    led.on_proof(Ok(SourceTail::UNKNOWN));
+    led.next_order(2).unwrap();
+    assert!(data(&mut led, 30..40, 0..50));
+    fetched_at(&mut led, 2, 40, since);
+    assert_eq!(led.in_memory_from(), Offset(40), "what it has is forgotten");
+    assert_eq!(log(&led), (0, 50, 50), "the high watermark never falls");
+}
+
+#[test]
+fn what_is_read_again_has_to_be_of_the_same_lineage() {
+    let step = |(epoch, start)| EpochStart { epoch: LeaderEpoch(epoch), start: Offset(start) };
+    let read = SourceLineage::new([(4, 10), (6, 40)].map(step), Offset(60));
+    let at = |steps: &[(i32, i64)]| {
+        let steps: Vec<_> = steps.iter().copied().map(step).collect();
+        again::contradiction(Some(&read), &steps).map(|offset| offset.0)
+    };
+    assert_eq!(at(&[(4, 20), (6, 45), (9, 60)]), None, "the same, compacted, and what comes after");
+    assert_eq!(at(&[(1, 5), (4, 10)]), None, "not known");
+    assert_eq!(at(&[(4, 20), (7, 35)]), Some(35), "an unclean election");
+    assert_eq!(at(&[(4, 45)]), Some(45), "older disks");
+    assert_eq!(again::contradiction(None, &[step((9, 20))]), None);
 }
 
 #[test]
 fn what_all_in_sync_replicas_lost_is_read_again() {
     let mut led = copied();
-    assert_eq!(led.read_again(), None);
+    assert_eq!(led.read_again(NOW), None);
     fetched(&mut led, 1, 30);
-    assert_eq!(led.read_again(), None, "the other one has it");
+    assert_eq!(led.read_again(NOW), None, "the other one has it");
     fetched(&mut led, 2, 30);
-    assert_eq!(led.read_again(), Some(Offset(30)));
-    assert_eq!(led.read_again(), None, "once");
+    assert_eq!(led.read_again(NOW), Some(Offset(30)));
+    assert_eq!(led.read_again(NOW), None, "once");
     assert!(led.next_order(2).is_none(), "the source may be another by now");
     assert_eq!(led.unproved().map(|one| one.log_end), Some(Offset(30)));
     led.on_proof(Ok(SourceTail::UNKNOWN));
