@@ -45,6 +45,8 @@ struct Lost {
     replica: FollowerFetch,
     /// Whether a real replica is in sync.
     has_real: bool,
+    /// What we know to be committed.
+    committed: Option<Offset>,
 }
 
 /// What became of asking a replica.
@@ -116,7 +118,8 @@ impl Rejoin {
                 return None;
             }
         }
-        let lost = Lost { mirror: Arc::clone(mirror), key, leader_epoch, replica, has_real };
+        let mirror = Arc::clone(mirror);
+        let lost = Lost { mirror, key, leader_epoch, replica, has_real, committed };
         if let Some(committed) =
             committed.filter(|committed| !has_real && lacks(&lost.replica, *committed))
         {
@@ -215,6 +218,12 @@ fn lacks(replica: &FollowerFetch, committed: Offset) -> bool {
     replica.offset < committed
 }
 
+/// What is certainly committed: what the replica knows of it, or what we know and it has.
+fn committed(lost: &Lost, log: &ReplicaLog) -> Option<Offset> {
+    let ours = lost.committed.filter(|committed| *committed <= lost.replica.offset);
+    Some(log.high_watermark).filter(|known| *known >= Offset::ZERO).max(ours)
+}
+
 async fn learn(destination: &Cluster, lost: &Lost) -> Result<Learned, SeatError> {
     let FollowerFetch { broker, offset, last_fetched_epoch, .. } = lost.replica;
     let connection = destination.broker_or_ask(broker).await?;
@@ -244,13 +253,14 @@ async fn learn(destination: &Cluster, lost: &Lost) -> Result<Learned, SeatError>
 }
 
 fn adoption(lost: &Lost, log: ReplicaLog) -> Adoption {
+    let high_watermark = committed(lost, &log);
     Adoption {
         key: lost.key,
         leader_epoch: lost.leader_epoch,
         history: log.history,
         log_end: lost.replica.offset,
         log_start: log.log_start,
-        high_watermark: Some(log.high_watermark).filter(|hw| *hw >= Offset::ZERO),
+        high_watermark,
         tail: None,
         cut_from: None,
     }

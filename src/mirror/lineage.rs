@@ -57,6 +57,17 @@ impl EpochHistory {
         let _older = self.push(EpochStart { epoch, start: end });
     }
 
+    /// An in-sync replica's log goes on in `epoch` beyond `log_end`, where the log was thought to end.
+    /// Newer epochs, which hold nothing, were of a broker that led meanwhile and was not heard by all.
+    pub fn go_on_in(&mut self, epoch: LeaderEpoch, log_end: Offset) {
+        let kept = self.starts.partition_point(|step| step.epoch <= epoch);
+        let (known, newer) = self.starts.split_at(kept);
+        let is_known = known.last().is_some_and(|step| step.epoch == epoch);
+        if is_known && newer.iter().all(|step| step.start >= log_end) {
+            self.starts.truncate(kept);
+        }
+    }
+
     /// The history of what lies below `end`. One epoch is always left: followers that held it have to
     /// be told where it ends now.
     pub fn cut(&mut self, end: Offset) {
@@ -271,6 +282,18 @@ mod tests {
         let step = |n: i32| EpochStart { epoch: LeaderEpoch(n), start: Offset(i64::from(n)) };
         let lineage = SourceLineage::new((0..200).map(step), Offset(200));
         assert_eq!((lineage.starts().len(), lineage.starts()[0]), (EPOCHS_KEPT, step(136)));
+    }
+
+    #[test]
+    fn empty_epochs_are_forgotten_where_an_in_sync_log_goes_on_in_the_one_before() {
+        let known = history(&[(12, 0), (13, 724), (14, 724)]);
+        for (epoch, log_end, left) in
+            [(12, 724, 1), (13, 724, 2), (14, 724, 3), (11, 724, 3), (12, 725, 3)]
+        {
+            let mut known = known.clone();
+            known.go_on_in(LeaderEpoch(epoch), Offset(log_end));
+            assert_eq!(known.starts().len(), left, "epoch {epoch} beyond {log_end}");
+        }
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct Leadership {
     /// Whether a decision cut the log in this epoch: what replicas have above is not of it.
     is_cut: bool,
     history: EpochHistory,
+    /// An in-sync replica that says otherwise, before the epoch is open.
+    contradiction: Option<FollowerFetch>,
     /// Whether `history` has the current epoch: its start is known.
     is_open: bool,
     /// Never above the high watermark once there is one: no replica is told to drop what another
@@ -138,6 +140,7 @@ impl Leadership {
             is_fresh,
             is_cut,
             history,
+            contradiction: None,
             is_open: false,
             log_start,
             source_start: SourceStart::default(),
@@ -205,7 +208,7 @@ impl Leadership {
         }
         let is_of_this_epoch = fetch.current_leader_epoch == self.assignment.leader_epoch
             || fetch.current_leader_epoch == LeaderEpoch::UNKNOWN;
-        if !is_of_this_epoch || (self.is_open && !self.fits(fetch)) {
+        if !is_of_this_epoch || !self.believes(fetch) {
             return Ok(());
         }
         let reached = self.reached().map_or(fetch.offset, |reached| reached.max(fetch.offset));
@@ -271,12 +274,6 @@ impl Leadership {
     /// Where a follower that ends at `offset` is read on: it needs nothing below the log start.
     pub fn read_from(&self, offset: Offset) -> Offset {
         self.log_start.map_or(offset, |log_start| log_start.max(offset))
-    }
-
-    /// Whether what a follower holds is a piece of the copy, from the log start on.
-    fn fits(&self, fetch: FollowerFetch) -> bool {
-        self.log_start.is_some_and(|log_start| fetch.offset < log_start)
-            || self.parting(fetch).is_none()
     }
 
     /// Batches up to `end` can be served now.

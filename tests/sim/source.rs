@@ -2,6 +2,7 @@
 //! copies are judged by.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use lockstep::types::Uuid;
 use tokio::sync::watch;
@@ -155,17 +156,17 @@ impl Source {
         format!("log start {to}")
     }
 
-    /// Takes a batch away, or a record out of one.
-    pub fn compact(&mut self, partition: usize, chance: &mut Chance) -> String {
+    /// Takes a batch away, or a record out of one; which batch.
+    pub fn compact(&mut self, partition: usize, chance: &mut Chance) -> Option<Range<i64>> {
         let at = &mut self.partitions[partition];
         let lineage = &mut self.lineages[at.lineage];
         if at.log.entries.len() < 3 {
-            return "nothing".to_owned();
+            return None;
         }
         // The last batch is never cleaned; the first may be cut by the log start.
         let place = 1 + chance.below(at.log.entries.len() as u64 - 2) as usize;
         let entry = &mut at.log.entries[place];
-        let text = format!("batch {}..{}", entry.base, entry.next);
+        let cleaned = entry.base..entry.next;
         let values = at.values.entry(entry.base).or_default();
         if chance.one_in(2) || values.len() < 2 {
             lineage.compacted.insert(entry.base);
@@ -178,7 +179,7 @@ impl Source {
             lineage.add(entry);
         }
         self.tell();
-        text
+        Some(cleaned)
     }
 
     /// The greatest log start that a partition ever had.

@@ -17,6 +17,37 @@ pub(super) enum Parting {
 }
 
 impl Leadership {
+    /// Whether what a follower says of its log is taken in: it is a piece of the copy, or, before the epoch
+    /// is open, goes on in our newest epoch. One that is in an epoch that we do not know of, or beyond the
+    /// end of its own, would open the epoch over another history. The leader before us had what is
+    /// committed: who has something else leaves the in-sync replicas in time, and may then be cut.
+    pub(super) fn believes(&mut self, fetch: FollowerFetch) -> bool {
+        let is_starting = !self.is_open && self.is_in_sync(fetch);
+        if is_starting && fetch.offset > self.log_end {
+            self.history.go_on_in(fetch.last_fetched_epoch, self.log_end);
+        }
+        let newest = self.history.newest().map(|newest| newest.epoch);
+        let goes_on = newest.is_none_or(|newest| newest == fetch.last_fetched_epoch);
+        let is_believed = (!self.is_open && goes_on) || self.fits(fetch);
+        if is_starting && !is_believed {
+            self.contradiction = Some(fetch);
+        }
+        is_believed
+    }
+
+    /// The only real replica that is in sync, where it contradicts what we know: that came from a leader
+    /// that is not in sync any more, and the copy is what this replica has. It has to be learned anew.
+    pub fn contradicted_by(&self) -> Option<FollowerFetch> {
+        let by = self.contradiction.filter(|_| !self.is_open && !self.is_cut)?;
+        self.in_sync_real().eq([by.broker]).then_some(by)
+    }
+
+    /// Whether what a follower holds is a piece of the copy, from the log start on.
+    fn fits(&self, fetch: FollowerFetch) -> bool {
+        self.log_start.is_some_and(|log_start| fetch.offset < log_start)
+            || self.parting(fetch).is_none()
+    }
+
     /// Where the log of a follower stops to be ours; `None` where it does not. A broker that led
     /// for a moment without a batch names an epoch that its followers never heard of: an in-sync
     /// replica is believed there, for its log is the copy.
@@ -60,7 +91,7 @@ impl Leadership {
         }
     }
 
-    fn is_in_sync(&self, fetch: FollowerFetch) -> bool {
+    pub(super) fn is_in_sync(&self, fetch: FollowerFetch) -> bool {
         let pending = self.pending.as_ref().map(|pending| &pending.members);
         self.assignment.in_sync.contains(&fetch.broker)
             || pending.is_some_and(|members| members.contains(&fetch.broker))

@@ -229,9 +229,14 @@ impl Led {
         self.buffer.as_ref()
     }
 
-    /// Notes a follower's fetch, and forgets what nobody needs any more.
+    /// Notes a follower's fetch, and forgets what nobody needs any more. Where it has more than was
+    /// known, that has to be compared with the source, too.
     pub fn on_fetch(&mut self, now: Duration, fetch: FollowerFetch) -> Result<(), HistoryError> {
+        let checked_to = self.leadership.log_end();
         self.leadership.on_fetch(now, fetch)?;
+        if self.leadership.log_end() > checked_to {
+            self.doubt();
+        }
         self.forget();
         Ok(())
     }

@@ -394,6 +394,7 @@ impl LeaderTask {
         self.revive_failed();
         let (keys, now): (Vec<_>, _) = (self.led.keys().copied().collect(), self.now());
         for key in keys {
+            self.learn_anew(key);
             if let Some(led) = self.led.get_mut(&key)
                 && let Some(offset) = led.read_again(now)
             {

@@ -31,6 +31,21 @@ impl LeaderTask {
         !is_known
     }
 
+    /// What we know of a partition is not what the only in-sync replica has: it is learned from that one.
+    pub(super) fn learn_anew(&mut self, key: PartitionKey) {
+        let Some(led) = self.led.get(&key) else { return };
+        let Some(by) = led.leadership.contradicted_by() else { return };
+        tracing::warn!(
+            link = %led.mirror().link, topic = %led.mirror().name, partition = key.partition,
+            offset = %by.offset, last_fetched_epoch = %by.last_fetched_epoch, broker = %by.broker,
+            "the only replica in sync has another log than the leader before us; it is learned anew"
+        );
+        let leader_epoch = led.leadership.assignment().leader_epoch;
+        self.give_up(key);
+        self.wait_for_adoption(key, leader_epoch);
+        self.note_waiting(key, by);
+    }
+
     /// A replica asked for a partition that we may not know.
     pub(super) fn note_waiting(&mut self, key: PartitionKey, fetch: FollowerFetch) {
         if let Some(waiting) = self.unknown.get_mut(&key)

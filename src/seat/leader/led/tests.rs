@@ -243,7 +243,7 @@ fn what_all_in_sync_replicas_lost_is_read_again() {
 }
 
 /// After another seat, which copied up to 40 and 50.
-fn taken_over(tail: Option<SourceTail>) -> Led {
+fn taken_over(log_end: i64, tail: Option<SourceTail>) -> Led {
     let before = leading(StartAt::Earliest);
     let mut assignment = before.leadership.assignment().clone();
     assignment.leader_epoch = LeaderEpoch(0);
@@ -251,7 +251,7 @@ fn taken_over(tail: Option<SourceTail>) -> Led {
         key: before.key,
         leader_epoch: LeaderEpoch(-1),
         history: EpochHistory::default(),
-        log_end: Offset(40),
+        log_end: Offset(log_end),
         log_start: Offset(0),
         high_watermark: None,
         tail,
@@ -268,7 +268,7 @@ fn taken_over(tail: Option<SourceTail>) -> Led {
 
 #[test]
 fn after_another_seat_the_source_is_read_once_the_tail_is_checked() {
-    let mut led = taken_over(None);
+    let mut led = taken_over(40, None);
     assert!(led.next_order(1).is_none());
     let due = led.unproved().unwrap();
     assert_eq!((due.holder, due.log_end, due.log_start), (BrokerId(2), Offset(50), Offset(0)));
@@ -284,7 +284,7 @@ fn after_another_seat_the_source_is_read_once_the_tail_is_checked() {
 
 #[test]
 fn after_another_seat_a_source_of_another_lineage_is_not_read() {
-    let mut led = taken_over(None);
+    let mut led = taken_over(40, None);
     led.on_proof(Err(Trouble::Truncated { ours: Offset(50), source_end: Offset(20) }));
     assert!(led.is_stopped() && led.next_order(1).is_none());
     assert_eq!(led.unproved(), None, "only a decision helps");
@@ -294,9 +294,13 @@ fn after_another_seat_a_source_of_another_lineage_is_not_read() {
 
 #[test]
 fn what_was_checked_before_it_was_led_is_read_at_once() {
-    let mut led = taken_over(Some(SourceTail { epoch: LeaderEpoch(4), last: None }));
+    let checked = Some(SourceTail { epoch: LeaderEpoch(4), last: None });
+    let mut led = taken_over(50, checked.clone());
     assert_eq!(led.unproved(), None);
     assert!(led.next_order(1).is_some());
+    let mut led = taken_over(40, checked);
+    assert_eq!(led.unproved().map(|one| one.log_end), Some(Offset(50)), "a replica has more");
+    assert!(led.next_order(1).is_none());
 }
 
 #[test]
