@@ -19,13 +19,16 @@ use crate::support::{ClusterSpec, eventually, scenario};
 const DEADLINE: Duration = Duration::from_secs(60);
 const OTHER: i32 = SEAT + 1;
 const MIRROR: &str = "orders";
+/// The destination's release: one below 4.3.
+const VERSION: &str = "LOCKSTEP_PLACEMENT_VERSION";
 /// Resource type of groups in configuration requests.
 const GROUP: i8 = 32;
 const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
 #[test]
 fn topics_of_others_find_no_place_on_the_seat_before_cordons() {
-    scenario("placement", |workspace| story("3.9.1", workspace));
+    let version = std::env::var(VERSION).unwrap_or_else(|_| "3.9.1".to_owned());
+    scenario("placement", |workspace| story(&version, workspace));
 }
 
 /// The last release without cordons has them (KIP-932), and their state lies in one more internal
@@ -77,7 +80,7 @@ fn share_groups(version: &str, workspace: &Workspace) -> Result<()> {
 }
 
 /// The whole story on one release.
-pub fn story(version: &str, workspace: &Workspace) -> Result<()> {
+fn story(version: &str, workspace: &Workspace) -> Result<()> {
     let source = ClusterSpec::new("source").start_in(workspace)?;
     let destination = ClusterSpec::new("destination").version(version).brokers(3);
     let destination = destination.start_in(workspace)?;
