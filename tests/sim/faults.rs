@@ -142,6 +142,19 @@ fn key(world: &World, partition: i32) -> Option<Key> {
     world.controller.topics.get(TOPIC).map(|&topic| (topic, partition))
 }
 
+/// Cleans a batch at the source.
+fn compact(world: &mut World, at: usize) -> String {
+    let World { source, chance, brokers, .. } = world;
+    let cleaned = source.compact(at, chance);
+    // Without a journal a copy whose end was compacted away looks, after an election there, like one of
+    // a lost lineage (decision 23).
+    let is_end = |end| cleaned.as_ref().is_some_and(|batch| batch.end == end);
+    let replicas = brokers.values().flat_map(|broker| &broker.replicas);
+    let mut ends = replicas.filter(|(key, _)| key.1 == at as i32).map(|(_, r)| r.log.end);
+    world.needs_a_person |= source.partitions[at].leader_epoch > 0 && ends.any(is_end);
+    format!("batch {cleaned:?}")
+}
+
 fn strike(world: &mut World, fault: Fault) -> Option<Heals> {
     let partitions = world.source.partitions.len();
     let at = world.chance.below(partitions as u64) as usize;
@@ -155,16 +168,7 @@ fn strike(world: &mut World, fault: Fault) -> Option<Heals> {
             world.needs_a_person |= source.partitions[at].log.start > committed;
             (text, None)
         }
-        Fault::Compact => {
-            let cleaned = source.compact(at, chance);
-            // Without a journal a copy whose end was compacted away looks, after an election there, like
-            // one of a lost lineage (decision 23).
-            let is_end = |end| cleaned.as_ref().is_some_and(|batch| batch.end == end);
-            let replicas = brokers.values().flat_map(|broker| &broker.replicas);
-            let mut ends = replicas.filter(|(key, _)| key.1 == at as i32).map(|(_, r)| r.log.end);
-            world.needs_a_person |= source.partitions[at].leader_epoch > 0 && ends.any(is_end);
-            (format!("batch {cleaned:?}"), None)
-        }
+        Fault::Compact => (compact(world, at), None),
         Fault::SourceElection => (source.elect(at), None),
         Fault::SourceOutage => {
             source.is_up = false;

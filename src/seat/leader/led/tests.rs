@@ -295,7 +295,7 @@ fn after_another_seat_a_source_of_another_lineage_is_not_read() {
 #[test]
 fn what_was_checked_before_it_was_led_is_read_at_once() {
     let checked = Some(SourceTail { epoch: LeaderEpoch(4), last: None });
-    let mut led = taken_over(50, checked.clone());
+    let mut led = taken_over(50, checked);
     assert_eq!(led.unproved(), None);
     assert!(led.next_order(1).is_some());
     let mut led = taken_over(40, checked);
