@@ -42,7 +42,10 @@ pub fn prepare(destination: &Cluster) -> Result<()> {
     destination.create_topic(&NewTopic::new("slow", 0).assignment(vec![vec![1]]))?;
     let (to, dist) = (destination.bootstrap(), destination.dist());
     let load = |mode: &str| Produce::to(&to, "own").count(20).option("transactions", mode);
+    // Left to the producer all of it may go to one partition.
     load("none")
+        .option("partition", 0)
+        .and(load("none").option("partition", 1))
         .and(load("mix").option("transactional-id", "own"))
         .and(Produce::to(&to, "slow").count(200).option("size", 20_000))
         .run(dist)?;
