@@ -23,6 +23,11 @@ impl TopicRef {
     pub fn of(name: &str, id: Uuid) -> Self {
         if id.is_nil() { Self::Name(TopicName::from(name)) } else { Self::Id(TopicId(id)) }
     }
+
+    /// It with each of `partitions`, as [`Standings::look_up`] wants them.
+    pub fn each(self, partitions: impl Iterator<Item = i32>) -> impl Iterator<Item = (Self, i32)> {
+        partitions.map(move |partition| (self.clone(), partition))
+    }
 }
 
 /// A mirror partition that we lead.

@@ -220,7 +220,7 @@ fn lacks(replica: &FollowerFetch, committed: Offset) -> bool {
 
 /// What is certainly committed: what the replica knows of it, or what we know and it has.
 fn committed(lost: &Lost, log: &ReplicaLog) -> Option<Offset> {
-    let ours = lost.committed.filter(|committed| *committed <= lost.replica.offset);
+    let ours = lost.committed.filter(|committed| !lacks(&lost.replica, *committed));
     Some(log.high_watermark).filter(|known| *known >= Offset::ZERO).max(ours)
 }
 

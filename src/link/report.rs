@@ -134,9 +134,11 @@ impl Reporter {
             let partitions =
                 topic.map(|topic| partitions((&image, self.seat), topic, &led, &failures, reason));
             let mut partitions = partitions.unwrap_or_default();
-            for (report, topic) in partitions.iter_mut().zip(topic.into_iter().cycle()) {
-                let key = PartitionKey { topic: topic.id, partition: report.partition };
-                show_ends(report, unbound.get(&key));
+            if let Some(topic) = topic.map(|topic| topic.id) {
+                for report in &mut partitions {
+                    let key = PartitionKey { topic, partition: report.partition };
+                    show_ends(report, unbound.get(&key));
+                }
             }
             topic_report(name, status, partitions)
         });

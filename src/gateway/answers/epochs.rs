@@ -20,13 +20,11 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
     if asked.body.replica_id.0 >= 0 {
         return Ok(super::fetch::impostor("OffsetForLeaderEpoch", asked.body.replica_id.0));
     }
-    let mut named = Vec::new();
-    for topic in &asked.body.topics {
-        let reference = TopicRef::of(&topic.topic, Uuid::nil());
-        let partitions = topic.partitions.iter();
-        named.extend(partitions.map(|partition| (reference.clone(), partition.partition)));
-    }
-    let standings = Standings::look_up(asker, Operation::Describe, named).await?;
+    let named = asked.body.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| partition.partition);
+        TopicRef::of(&topic.topic, Uuid::nil()).each(partitions)
+    });
+    let standings = Standings::look_up(asker, Operation::Describe, named.collect()).await?;
     asked.answer(&response(&asked.body, standings))
 }
 

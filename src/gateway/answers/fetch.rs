@@ -154,13 +154,11 @@ fn full(
 }
 
 fn named(request: &FetchRequest) -> Vec<(TopicRef, i32)> {
-    let mut named = Vec::new();
-    for topic in &request.topics {
-        let reference = TopicRef::of(&topic.topic, topic.topic_id);
-        let partitions = topic.partitions.iter();
-        named.extend(partitions.map(|partition| (reference.clone(), partition.partition)));
-    }
-    named
+    let named = request.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| partition.partition);
+        TopicRef::of(&topic.topic, topic.topic_id).each(partitions)
+    });
+    named.collect()
 }
 
 fn duration(milliseconds: i32) -> Duration {

@@ -70,13 +70,11 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
     if asked.body.replica_id.0 >= 0 {
         return Ok(super::fetch::impostor("ListOffsets", asked.body.replica_id.0));
     }
-    let mut named = Vec::new();
-    for topic in &asked.body.topics {
-        let reference = TopicRef::of(&topic.name, Uuid::nil());
-        let partitions = topic.partitions.iter();
-        named.extend(partitions.map(|partition| (reference.clone(), partition.partition_index)));
-    }
-    let standings = Standings::look_up(asker, Operation::Describe, named).await?;
+    let named = asked.body.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
+        TopicRef::of(&topic.name, Uuid::nil()).each(partitions)
+    });
+    let standings = Standings::look_up(asker, Operation::Describe, named.collect()).await?;
     let (plans, shares) = plan(&asked.body, asked.version(), standings, asker);
     let mut asks = Vec::new();
     let mut kinds = Vec::new();

@@ -27,16 +27,15 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
     let asked = decode(frame)?;
     let rights = asker.rights;
     let allowed = rights.cluster_action()? || rights.cluster(Operation::Alter)?;
-    let mut named = Vec::new();
-    for topic in asked.body.markers.iter().flat_map(|marker| &marker.topics) {
-        let reference = TopicRef::of(&topic.name, Uuid::nil());
-        let partitions = topic.partition_indexes.iter();
-        named.extend(partitions.map(|&partition| (reference.clone(), partition)));
-    }
+    let topics = asked.body.markers.iter().flat_map(|marker| &marker.topics);
+    let named = topics.flat_map(|topic| {
+        let partitions = topic.partition_indexes.iter().copied();
+        TopicRef::of(&topic.name, Uuid::nil()).each(partitions)
+    });
     let standings = if allowed {
-        Standings::of_cluster(asker.context, named).await
+        Standings::of_cluster(asker.context, named.collect()).await
     } else {
-        Standings::from(vec![Standing::Refused(CLUSTER_REFUSED); named.len()])
+        Standings::from(vec![Standing::Refused(CLUSTER_REFUSED); named.count()])
     };
     asked.answer(&response(&asked.body, standings))
 }

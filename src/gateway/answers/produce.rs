@@ -28,13 +28,11 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
 }
 
 fn named(request: &ProduceRequest) -> Vec<(TopicRef, i32)> {
-    let mut named = Vec::new();
-    for topic in &request.topic_data {
-        let reference = TopicRef::of(&topic.name, topic.topic_id);
-        let partitions = topic.partition_data.iter();
-        named.extend(partitions.map(|partition| (reference.clone(), partition.index)));
-    }
-    named
+    let named = request.topic_data.iter().flat_map(|topic| {
+        let partitions = topic.partition_data.iter().map(|partition| partition.index);
+        TopicRef::of(&topic.name, topic.topic_id).each(partitions)
+    });
+    named.collect()
 }
 
 fn response(request: &ProduceRequest, version: i16, mut standings: Standings) -> ProduceResponse {

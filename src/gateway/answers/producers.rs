@@ -26,13 +26,11 @@ const NOT_NOW: ResponseError = ResponseError::NotLeaderOrFollower;
 /// Answers a DescribeProducers.
 pub async fn answer(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
     let asked = Asked::<DescribeProducersRequest>::decode(frame)?;
-    let mut named = Vec::new();
-    for topic in &asked.body.topics {
-        let reference = TopicRef::of(&topic.name, Uuid::nil());
-        let partitions = topic.partition_indexes.iter();
-        named.extend(partitions.map(|&partition| (reference.clone(), partition)));
-    }
-    let mut standings = Standings::look_up(asker, Operation::Read, named).await?;
+    let named = asked.body.topics.iter().flat_map(|topic| {
+        let partitions = topic.partition_indexes.iter().copied();
+        TopicRef::of(&topic.name, Uuid::nil()).each(partitions)
+    });
+    let mut standings = Standings::look_up(asker, Operation::Read, named.collect()).await?;
     let mut refused = HashMap::new();
     let mut shares = BTreeMap::<BrokerId, Vec<TopicRequest>>::new();
     for topic in &asked.body.topics {

@@ -21,13 +21,11 @@ use crate::types::Uuid;
 /// Answers a DeleteRecords: a mirror's log start is the source's.
 pub async fn delete_records(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, AnswerError> {
     let asked = Asked::<DeleteRecordsRequest>::decode(frame)?;
-    let mut named = Vec::new();
-    for topic in &asked.body.topics {
-        let reference = TopicRef::of(&topic.name, Uuid::nil());
-        let partitions = topic.partitions.iter();
-        named.extend(partitions.map(|partition| (reference.clone(), partition.partition_index)));
-    }
-    let mut standings = Standings::look_up(asker, Operation::Delete, named).await?;
+    let named = asked.body.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
+        TopicRef::of(&topic.name, Uuid::nil()).each(partitions)
+    });
+    let mut standings = Standings::look_up(asker, Operation::Delete, named.collect()).await?;
     let topics = asked.body.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let code = match standings.take() {

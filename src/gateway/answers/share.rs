@@ -27,13 +27,11 @@ pub async fn fetch(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError
     if asked.body.share_session_epoch > 0 {
         return asked.answer(&ShareFetchResponse::default().with_error_code(NO_SESSION));
     }
-    let mut named = Vec::new();
-    for topic in &asked.body.topics {
-        let reference = TopicRef::of("", topic.topic_id);
-        let partitions = topic.partitions.iter();
-        named.extend(partitions.map(|partition| (reference.clone(), partition.partition_index)));
-    }
-    let mut standings = Standings::look_up(asker, Operation::Read, named).await?;
+    let named = asked.body.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
+        TopicRef::of("", topic.topic_id).each(partitions)
+    });
+    let mut standings = Standings::look_up(asker, Operation::Read, named.collect()).await?;
     let topics = asked.body.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let (code, text) = refusal(&standings.take());
@@ -57,13 +55,11 @@ pub async fn acknowledge(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, Answe
     if asked.body.share_session_epoch > 0 {
         return asked.answer(&ShareAcknowledgeResponse::default().with_error_code(NO_SESSION));
     }
-    let mut named = Vec::new();
-    for topic in &asked.body.topics {
-        let reference = TopicRef::of("", topic.topic_id);
-        let partitions = topic.partitions.iter();
-        named.extend(partitions.map(|partition| (reference.clone(), partition.partition_index)));
-    }
-    let mut standings = Standings::look_up(asker, Operation::Read, named).await?;
+    let named = asked.body.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
+        TopicRef::of("", topic.topic_id).each(partitions)
+    });
+    let mut standings = Standings::look_up(asker, Operation::Read, named.collect()).await?;
     let topics = asked.body.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let (code, text) = refusal(&standings.take());

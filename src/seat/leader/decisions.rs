@@ -93,9 +93,10 @@ impl LeaderTask {
         let Some(led) = self.led.get_mut(&key) else { return };
         let Some(given_up) = led.take_given_up() else {
             // Nothing to cut was found on the way here: what was decided about is over.
-            if !led.is_stopped() && !led.is_unproved() {
-                self.decisions
-                    .retain(|of, one| *of != key || !matches!(one, Decision::Truncate { .. }));
+            let decided = self.decisions.get(&key);
+            let is_cut = matches!(decided, Some(Decision::Truncate { .. }));
+            if is_cut && !led.is_stopped() && !led.is_unproved() {
+                self.decisions.remove(&key);
             }
             return;
         };
