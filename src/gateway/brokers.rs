@@ -21,6 +21,7 @@ pub struct Brokers(Arc<Mutex<HashMap<BrokerId, Broker>>>);
 #[derive(Debug, Default)]
 struct Broker {
     connections: usize,
+    readers: usize,
     avoided_until: Option<Instant>,
     /// Ends the connections that there are; later ones have another.
     end: CancellationToken,
@@ -35,6 +36,14 @@ pub struct Lease {
     pub ended: CancellationToken,
 }
 
+/// A partition that some client was sent to the broker to read.
+#[derive(Debug)]
+pub struct Reading {
+    brokers: Brokers,
+    /// The broker.
+    pub broker: BrokerId,
+}
+
 impl Brokers {
     /// A client connection is relayed to this broker from now on.
     pub fn lease(&self, broker: BrokerId) -> Lease {
@@ -47,6 +56,17 @@ impl Brokers {
     /// How many client connections are relayed to it.
     pub fn connections(&self, broker: BrokerId) -> usize {
         self.all().get(&broker).map_or(0, |state| state.connections)
+    }
+
+    /// A client is sent to it for a partition.
+    pub fn reading(&self, broker: BrokerId) -> Reading {
+        self.all().entry(broker).or_default().readers += 1;
+        Reading { brokers: self.clone(), broker }
+    }
+
+    /// How many partitions clients were sent to it for.
+    pub fn readers(&self, broker: BrokerId) -> usize {
+        self.all().get(&broker).map_or(0, |state| state.readers)
     }
 
     /// It could not be reached, or gave no answer.
@@ -79,6 +99,14 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(state) = self.brokers.all().get_mut(&self.broker) {
             state.connections = state.connections.saturating_sub(1);
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(state) = self.brokers.all().get_mut(&self.broker) {
+            state.readers = state.readers.saturating_sub(1);
         }
     }
 }

@@ -3,9 +3,9 @@
 //! one too old to be sent anywhere has them rewritten ([`old`]).
 
 mod old;
+mod redirects;
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +13,14 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
-use tokio::time::Instant;
 
+pub use self::redirects::Redirects;
 use super::{AnswerError, Asked, Asker, Reply};
 use crate::gateway::backend;
 use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
-use crate::types::{BrokerId, PartitionKey};
+use crate::image::BrokerImage;
+use crate::types::BrokerId;
 
 /// First version whose answer can name another replica.
 const PREFERRED_REPLICA_SINCE: i16 = 11;
@@ -27,47 +28,10 @@ const PREFERRED_REPLICA_SINCE: i16 = 11;
 const SESSIONS_SINCE: i16 = 7;
 /// First version that names the asking replica in a structure.
 const REPLICA_STATE_SINCE: i16 = 15;
-/// A client that comes back sooner than this has not gone where it was sent.
-const STRAIGHT_BACK: Duration = Duration::from_secs(5);
 /// How often a client is sent away before its fetches are relayed.
 const SENDS_BEFORE_RELAY: u32 = 3;
 /// Longest that an answer is held for a client that keeps coming back and cannot be relayed.
 const HOLD_MAX: Duration = Duration::from_millis(500);
-/// Partitions remembered per connection; more than that and the memory starts anew.
-const TOLD_MAX: usize = 10_000;
-
-/// Where a connection's fetches were sent, and which of them are relayed.
-#[derive(Debug, Default)]
-pub struct Redirects {
-    told: HashMap<PartitionKey, Told>,
-    /// Partitions of the last full fetch that was relayed; a fetch session may go on with them.
-    relayed: BTreeSet<PartitionKey>,
-    /// How often an old client's fetch was put to one of several replicas.
-    turn: usize,
-}
-
-#[derive(Debug)]
-struct Told {
-    last: Instant,
-    times: u32,
-}
-
-impl Redirects {
-    /// Notes that a client is sent away; answers how often in a row it was.
-    fn tell(&mut self, key: PartitionKey, now: Instant) -> u32 {
-        if self.told.len() >= TOLD_MAX && !self.told.contains_key(&key) {
-            self.told.clear();
-        }
-        let told = self.told.entry(key).or_insert(Told { last: now, times: 0 });
-        if now.duration_since(told.last) > STRAIGHT_BACK {
-            told.times = 0;
-        }
-        told.last = now;
-        told.times += 1;
-        told.times
-    }
-}
-
 /// Answers a Fetch.
 pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, AnswerError> {
     let asked = Asked::<FetchRequest>::decode(frame.clone())?;
@@ -176,7 +140,7 @@ fn top_level(code: i16) -> FetchResponse {
 fn response(
     asked: &Asked<FetchRequest>,
     standings: &mut Standings,
-    asker: &Asker<'_>,
+    asker: &mut Asker<'_>,
 ) -> FetchResponse {
     let topics = asked.body.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
@@ -196,12 +160,15 @@ fn redirect(
     rack: &str,
     partition: &FetchPartition,
     standing: &Standing,
-    asker: &Asker<'_>,
+    asker: &mut Asker<'_>,
 ) -> Result<PartitionData, i16> {
     let led = standing.led_at(partition.current_leader_epoch)?;
     let not_now = ResponseError::NotLeaderOrFollower.code();
     let high_watermark = led.partition.high_watermark.ok_or(not_now)?;
-    let replica = preferred_replica(led, rack, asker.listener, asker).ok_or(not_now)?;
+    let replicas = replicas(led, rack, asker.listener, asker);
+    let brokers = &asker.context.brokers;
+    let first = usize::try_from(asker.connection).unwrap_or(0);
+    let replica = asker.redirects.send(led.key, &replicas, brokers, first).ok_or(not_now)?;
     Ok(empty(partition)
         .with_error_code(0)
         .with_high_watermark(high_watermark.0)
@@ -221,30 +188,19 @@ fn empty(partition: &FetchPartition) -> PartitionData {
         .with_records(Some(Bytes::new()))
 }
 
-/// A live in-sync replica: in the client's rack where there is one, else any. The same connection
-/// is sent to the same one, until it comes back.
-fn preferred_replica(led: &Led, rack: &str, listener: &str, asker: &Asker<'_>) -> Option<BrokerId> {
+/// The live in-sync replicas: those in the client's rack where there are any, else all.
+fn replicas(led: &Led, rack: &str, listener: &str, asker: &Asker<'_>) -> Vec<BrokerId> {
     let image = asker.context.image.borrow();
-    let live: Vec<_> = led
-        .partition
-        .in_sync
-        .iter()
-        .filter_map(|&id| image.broker(id))
-        .filter(|broker| backend::is_live(&image, broker, listener, asker.context.broker_id))
-        .collect();
-    let in_rack = |broker: &&&_| {
-        let broker: &crate::image::BrokerImage = broker;
-        broker.rack.as_deref() == Some(rack)
-    };
-    let live = asker.answering(live);
-    let near: Vec<_> = live.iter().filter(in_rack).copied().collect();
-    let choice = if rack.is_empty() || near.is_empty() { live } else { near };
-    let mut hasher = DefaultHasher::new();
-    (asker.connection, led.key).hash(&mut hasher);
-    let returned = asker.redirects.told.get(&led.key).map_or(0, |told| told.times);
-    let spread = hasher.finish().wrapping_add(returned.into());
-    let index = usize::try_from(spread % (choice.len().max(1) as u64)).unwrap_or(0);
-    choice.get(index).map(|broker| broker.id)
+    let in_sync = led.partition.in_sync.iter().filter_map(|&id| image.broker(id));
+    let live = in_sync
+        .filter(|broker| backend::is_live(&image, broker, listener, asker.context.broker_id));
+    let live = asker.answering(live.collect());
+    let is_near = |broker: &&&BrokerImage| broker.rack.as_deref() == Some(rack);
+    let near: Vec<_> = live.iter().filter(is_near).map(|broker| broker.id).collect();
+    if rack.is_empty() || near.is_empty() {
+        return live.iter().map(|broker| broker.id).collect();
+    }
+    near
 }
 
 #[cfg(test)]

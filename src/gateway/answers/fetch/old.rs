@@ -12,8 +12,8 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{
-    AnswerError, Asked, Asker, HOLD_MAX, PREFERRED_REPLICA_SINCE, Reply, duration, empty,
-    preferred_replica, top_level,
+    AnswerError, Asked, Asker, HOLD_MAX, PREFERRED_REPLICA_SINCE, Reply, duration, empty, replicas,
+    top_level,
 };
 use crate::gateway::answers::{
     AnswerKind, Ask, Gather, answer_frame, decode_answer, request_frame,
@@ -91,7 +91,8 @@ fn plan(led: &Led, asker: &Asker<'_>) -> Result<Plan, i16> {
         asker.backend
     } else {
         let aside = asker.aside.ok_or(NOT_NOW.code())?;
-        preferred_replica(led, "", aside, asker).ok_or(NOT_NOW.code())?
+        let replicas = replicas(led, "", aside, asker);
+        *replicas.first().ok_or(NOT_NOW.code())?
     };
     let (log_start, log_end) = (led.partition.log_start, led.partition.log_end);
     Ok(Plan::At(broker, Bounds { log_start, log_end, high_watermark }))

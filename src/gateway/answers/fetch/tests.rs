@@ -7,6 +7,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::super::testing::{
     MIRROR, MIRROR_ID, OTHER, Parts, asker_of, decoded, request, versions_of, world,
 };
+use super::redirects::STRAIGHT_BACK;
 use super::*;
 use crate::gateway::Context;
 use crate::types::Uuid;
