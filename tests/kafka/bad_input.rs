@@ -48,7 +48,7 @@ fn a_file_with_an_unknown_key_is_refused_and_the_nearest_key_named() {
 #[test]
 fn what_is_wrong_is_named_and_nothing_copied_is_lost() {
     scenario("bad-input", |workspace| {
-        let mut source = ClusterSpec::new("source").start_in(workspace)?;
+        let mut source = ClusterSpec::new("source").without_retention().start_in(workspace)?;
         let destination = ClusterSpec::new("destination")
             .brokers(2)
             .listeners(vec!["PLAINTEXT", "EXTERNAL"])

@@ -53,7 +53,7 @@ struct Pair {
 
 impl Pair {
     fn start(workspace: &Workspace) -> Result<Self> {
-        let source = ClusterSpec::new("source").start_in(workspace)?;
+        let source = ClusterSpec::new("source").without_retention().start_in(workspace)?;
         let destination = ClusterSpec::new("destination").brokers(3).start_in(workspace)?;
         source.create_topic(&NewTopic::new("orders", PARTITIONS))?;
         let mut daemon = DaemonSpec::new(&source, &destination, &["orders", "late.*"])

@@ -34,7 +34,7 @@ const LISTENERS: [&str; 2] = ["PLAINTEXT", "SASL_PLAINTEXT"];
 #[test]
 fn clients_learn_from_the_seat_what_a_broker_would_tell_them() {
     scenario("gateway", |workspace| {
-        let source = ClusterSpec::new("source").start_in(workspace)?;
+        let source = ClusterSpec::new("source").without_retention().start_in(workspace)?;
         let destination = destination().start_in(workspace)?;
         fill(&source)?;
         allow_reader(&destination)?;

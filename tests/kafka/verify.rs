@@ -19,7 +19,7 @@ const NOBODY: &str = "127.0.0.1:1";
 #[test]
 fn verify_tells_a_copy_from_what_is_none() {
     scenario("verify", |workspace| {
-        let source = ClusterSpec::new("source").start_in(workspace)?;
+        let source = ClusterSpec::new("source").without_retention().start_in(workspace)?;
         let destination = ClusterSpec::new("destination").brokers(2).start_in(workspace)?;
         source.create_topic(&NewTopic::new("orders", 2))?;
         destination.create_topic(&NewTopic::new("copy.orders", 2))?;

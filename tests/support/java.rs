@@ -35,7 +35,7 @@ pub struct Outcome {
 impl Outcome {
     /// Fails, with everything that was printed, unless the exit code is 0.
     pub fn success(self) -> Result<Self> {
-        ensure!(self.code == 0, "exit code {}: {}{}", self.code, self.stdout, self.stderr);
+        ensure!(self.code == 0, "exit code {}: {}{}", self.code, self.stderr, self.stdout);
         Ok(self)
     }
 }

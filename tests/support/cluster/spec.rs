@@ -126,6 +126,12 @@ impl ClusterSpec {
         self
     }
 
+    /// Records of any time stay: for those whose time is a fixed one. A broker looks for old ones 30 s
+    /// after its start, and then each 5 minutes.
+    pub fn without_retention(self) -> Self {
+        self.property("log.retention.ms", -1)
+    }
+
     /// A broker that can lose a disk and live: its partitions lie on two, its metadata log on a third.
     pub fn three_disks(mut self, id: i32) -> Self {
         self.three_disks.insert(id);

@@ -63,6 +63,7 @@ public final class Consume {
     // True when all there was at the time of assignment, or the wanted count, has been read.
     private static boolean read(KafkaConsumer<byte[], byte[]> consumer) throws Exception {
         long count = number("count", Long.MAX_VALUE);
+        Map<TopicPartition, Long> seen = new HashMap<>();
         long deadline = System.nanoTime() + number("seconds", 60) * 1_000_000_000L;
         Map<TopicPartition, Long> ends = null;
         boolean follow = option("until", "end").equals("stopped");
@@ -70,6 +71,7 @@ public final class Consume {
             for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(100))) {
                 if (read == count) break;
                 print(record);
+                seen.merge(new TopicPartition(record.topic(), record.partition()), 1L, Long::sum);
                 read++;
             }
             if (follow) {
@@ -83,11 +85,28 @@ public final class Consume {
             }
             if (count == Long.MAX_VALUE && ends != null && atEnd(consumer, ends)) return true;
             if (System.nanoTime() > deadline) {
-                System.err.println("not at the end in time: " + ends);
+                System.err.println("not at the end in time: " + read + " of " + count + " records");
+                explain(consumer, ends, seen);
                 return false;
             }
         }
         return true;
+    }
+
+    // Where it stands at each partition, in case of failure.
+    private static void explain(
+            KafkaConsumer<?, ?> consumer, Map<TopicPartition, Long> ends, Map<TopicPartition, Long> seen) {
+        System.err.println("read " + seen + ", ends at assignment " + ends);
+        Duration wait = Duration.ofSeconds(5);
+        try {
+            for (TopicPartition partition : consumer.assignment()) {
+                System.err.println(partition + " at " + consumer.position(partition, wait));
+            }
+            System.err.println("starts now " + consumer.beginningOffsets(consumer.assignment(), wait));
+            System.err.println("ends now " + consumer.endOffsets(consumer.assignment(), wait));
+        } catch (RuntimeException error) {
+            System.err.println("and cannot ask: " + error);
+        }
     }
 
     private static boolean atEnd(KafkaConsumer<?, ?> consumer, Map<TopicPartition, Long> ends) {
