@@ -39,8 +39,8 @@ struct Copied {
 pub fn run(binary: &str, gib: f64, rounds: usize) -> Result<()> {
     let workspace = Workspace::new("catch-up")?;
     let mut source = cluster("source", 2).separate_controllers(1).start_in(&workspace)?;
-    let warm_up = load::fill(&source, "warm-up", WARM_UP_BYTES)?;
-    let data = load::fill(&source, "data", (gib * f64::from(1 << 30)) as u64)?;
+    let warm_up = load::fill(&source, &[1], "warm-up", WARM_UP_BYTES)?;
+    let data = load::fill(&source, &[1], "data", (gib * f64::from(1 << 30)) as u64)?;
     source.stop(2)?;
     println!(
         "catch-up: {:.0} MiB, {PARTITIONS} partitions, batches of {} KiB",

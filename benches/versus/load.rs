@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use crate::support::cluster::Cluster;
 use crate::support::eventually::eventually;
+use crate::support::judge::NewTopic;
 use crate::support::judge::produce::plain_batch;
-use crate::support::judge::{Judge, NewTopic};
 
 /// Partitions of every topic here.
 pub const PARTITIONS: i32 = 10;
@@ -38,9 +38,15 @@ impl Load {
     }
 }
 
-/// Makes a topic with `bytes` in it, all on broker 1.
-pub fn fill(cluster: &Cluster, topic: &str, bytes: u64) -> Result<Load> {
-    let assignment = vec![vec![1]; usize::try_from(PARTITIONS)?];
+/// Makes a topic with `bytes` in it, each partition on all of `brokers`, which lead by turns.
+pub fn fill(cluster: &Cluster, brokers: &[i32], topic: &str, bytes: u64) -> Result<Load> {
+    let replicas = |partition: i32| {
+        let mut replicas = brokers.to_vec();
+        let first = usize::try_from(partition).unwrap_or(0) % brokers.len().max(1);
+        replicas.rotate_left(first);
+        replicas
+    };
+    let assignment = (0..PARTITIONS).map(replicas).collect();
     let new = NewTopic::new(topic, 0).assignment(assignment);
     // Copies are thrown away between rounds: at once.
     let new = new.config("file.delete.delay.ms", 0);
@@ -48,14 +54,12 @@ pub fn fill(cluster: &Cluster, topic: &str, bytes: u64) -> Result<Load> {
     cluster.create_topic(&new.config("retention.ms", -1))?;
     let batches = (bytes / BATCH_BYTES).div_ceil(u64::try_from(PARTITIONS)?);
     let batch = batch();
-    let address = cluster.address(1)?;
     thread::scope(|scope| {
         let write = |writer: i32| {
             let batch = batch.clone();
-            let address = &address;
             move || {
                 let mine = (0..PARTITIONS).filter(|partition| partition % WRITERS == writer);
-                write(address, topic, &mine.collect::<Vec<_>>(), batches, &batch)
+                write(cluster, topic, &mine.collect::<Vec<_>>(), batches, &batch)
             }
         };
         let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(write(writer))).collect();
@@ -69,15 +73,19 @@ pub fn fill(cluster: &Cluster, topic: &str, bytes: u64) -> Result<Load> {
 }
 
 fn write(
-    address: &str,
+    cluster: &Cluster,
     topic: &str,
     partitions: &[i32],
     batches: u64,
     batch: &Bytes,
 ) -> Result<()> {
-    let mut judge = Judge::connect(address)?;
+    let connect = |partition: &i32| {
+        let leader = eventually(DEADLINE, "a leader", || cluster.leader(topic, *partition))?;
+        Ok((*partition, cluster.judge(leader)?))
+    };
+    let mut leaders = partitions.iter().map(connect).collect::<Result<Vec<_>>>()?;
     for _ in 0..batches {
-        for partition in partitions {
+        for (partition, judge) in &mut leaders {
             // A broker that lost its controller for a moment on a busy machine refuses, once.
             eventually(DEADLINE, format!("a write to {topic}-{partition}"), || {
                 let answer = judge.produce(topic, *partition, 1, batch.clone())?;

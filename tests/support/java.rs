@@ -13,10 +13,11 @@ use tempfile::TempDir;
 use super::dist::Dist;
 use super::process::Supervised;
 
-const SOURCES: [(&str, &str); 3] = [
+const SOURCES: [(&str, &str); 4] = [
     ("Produce.java", include_str!("java/Produce.java")),
     ("Consume.java", include_str!("java/Consume.java")),
     ("Latency.java", include_str!("java/Latency.java")),
+    ("Throughput.java", include_str!("java/Throughput.java")),
 ];
 const CLIENT_DEADLINE: Duration = Duration::from_secs(180);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
