@@ -29,6 +29,9 @@ use crate::wire::frame::{FrameLengthError, LENGTH_BYTES, frame_length};
 /// Small, because idle connections keep it; large reads pass it by.
 pub const BUFFER_BYTES: usize = 4 << 10;
 
+/// Answers are passed on in pieces of this size, or smaller: a buffer for as long as one passes.
+const PASS_BYTES: u64 = 64 << 10;
+
 /// How long a client may take over an answer that room was taken for.
 const ROOM_WITHIN: Duration = Duration::from_secs(120);
 
@@ -188,7 +191,9 @@ impl Backend {
         let prefix = self.next_length(i32::MAX as usize).await?;
         let length = u64::from(i32::from_be_bytes(prefix).unsigned_abs());
         client.write_all(&prefix).await.map_err(ConnectionError::Client)?;
-        let copied = copy_buf(&mut (&mut self.reader).take(length), client).await;
+        let pieces = usize::try_from(length.min(PASS_BYTES)).unwrap_or(BUFFER_BYTES);
+        let mut rest = BufReader::with_capacity(pieces, (&mut self.reader).take(length));
+        let copied = copy_buf(&mut rest, client).await;
         match copied {
             Ok(copied) if copied == length => Ok(()),
             Ok(_) => Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
