@@ -14,6 +14,19 @@
 //! | `client`, `version` | Go only: `franz` or `sarama`; the release that sarama is to speak like |
 //!
 //! and prints one JSON line for each record. Java and Go programs take several readers, divided by `and`.
+//!
+//! Group programs take `name` (of the group), `bootstrap`, `topics` and `partitions` too, and
+//!
+//! | key | value |
+//! |---|---|
+//! | `protocol` | `classic`, or `consumer` for KIP-848; Java takes both, and adds it to the group's name |
+//! | `act` | `share`: one member, then two; `resume`: a later one; `tail`: one that waits at the end |
+//! | `until` | the value that is the last to be read in each partition |
+//! | `join` | the second member joins when this file exists |
+//! | `client` | Go only: `franz-group` or `sarama-group` |
+//!
+//! and print one line for each step: the group, the step, and what came out, which depends on what is in the
+//! topics and not on the cluster.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,7 +38,17 @@ use anyhow::{Context, Result, ensure};
 use crate::support::dist::{Dist, cache};
 use crate::support::java::{Background, Outcome, run_sources, start_tool};
 
-const GO_SOURCES: &[&str] = &["go.mod", "go.sum", "main.go", "franz.go", "sarama.go", "refused.go"];
+const GO_SOURCES: &[&str] = &[
+    "go.mod",
+    "go.sum",
+    "main.go",
+    "franz.go",
+    "sarama.go",
+    "refused.go",
+    "groups.go",
+    "groups_franz.go",
+    "groups_sarama.go",
+];
 const PYTHON_PACKAGES: &[&str] =
     &["confluent-kafka==2.16.1", "kafka-python[snappy,lz4,zstd]==3.0.12"];
 const READ: [(&str, &str); 1] = [("Read.java", include_str!("java/Read.java"))];
@@ -95,16 +118,21 @@ impl Program {
             Self::Go => go(arguments),
         }
     }
+
+    /// Starts it with a group's arguments.
+    pub fn group(self, arguments: &[String]) -> Result<Background> {
+        match self {
+            Self::Java(version) => run_sources(&jars(version)?, &GROUPS, "Groups", arguments),
+            Self::Librdkafka => python("groups_librdkafka.py", arguments),
+            Self::KafkaPython => python("groups_kafka_python.py", arguments),
+            Self::Go => go(arguments),
+        }
+    }
 }
 
 /// Starts a Java program that meets a mirror with producers of every kind.
 pub fn java_producers(version: &str, arguments: &[String]) -> Result<Background> {
     run_sources(&jars(version)?, &REFUSED, "Refused", arguments)
-}
-
-/// Starts a Java program that tells what becomes of groups.
-pub fn java_groups(version: &str, arguments: &[String]) -> Result<Background> {
-    run_sources(&jars(version)?, &GROUPS, "Groups", arguments)
 }
 
 /// Starts the Kafka Streams application.

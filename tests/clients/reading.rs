@@ -7,37 +7,43 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::programs::{Program, all};
-use super::stage::{DEADLINE, Stage, TOPICS};
+use super::stage::{BEFORE, DEADLINE, Stage, TOPICS};
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::java::Background;
 
 /// Milliseconds after each record of a reader that is to be met in the middle.
 const PACE: u32 = 8;
-/// Records of each reader before the daemon is killed.
+/// Records of each reader before the daemon is killed, or returns.
 const BEGUN: usize = 50;
+/// The load whose marks end every reader.
+const END: &str = "end";
 /// The newest client judges what the others read.
 const REFERENCE: Program = Program::Java("4.3.1");
 
 /// Plays it: the daemon is killed and started again.
 pub fn judge(stage: &mut Stage) -> Result<()> {
-    let readers = readers();
-    let running = Running::start(&readers, &stage.destination, PACE)?;
-    let begun = running.wait_each(BEGUN)?;
+    let readers = readers(stage.destination.dist().major() >= 4);
+    let middle = Running::start(&readers, &stage.destination, "middle", PACE)?;
+    let before = middle.wait_each(BEGUN)?;
     stage.daemon.kill()?;
     stage.wait_real_leaders()?;
-    running.have_gone_on(&begun)?;
+    middle.have_gone_on(&before)?;
+    let late = all().then(|| Running::start(&readers, &stage.destination, "late", PACE));
+    let late = late.transpose()?;
+    // They begin while nobody but real brokers is there.
+    late.as_ref().map_or(Ok(()), |late| late.wait_each(BEGUN).map(drop))?;
     stage.load("while-dead", 1)?;
     stage.daemon.start_again()?;
     stage.daemon.wait_ready()?;
     stage.wait_led()?;
-    stage.load("after", 1)?;
-    stage.end()?;
+    stage.load(END, 1)?;
     let reference = Reference::read(&stage.source)?;
-    reference.compare(running.wait()?)?;
-    if all() {
+    reference.compare(middle.wait()?)?;
+    if let Some(late) = late {
+        reference.compare(late.wait()?)?;
         // All anew, from the beginning, as fast as it goes.
-        reference.compare(Running::start(&readers, &stage.destination, 0)?.wait()?)?;
+        reference.compare(Running::start(&readers, &stage.destination, "again", 0)?.wait()?)?;
     }
     Ok(())
 }
@@ -71,10 +77,15 @@ impl Reader {
         self
     }
 
+    fn partitions(&self) -> i32 {
+        self.topics.iter().map(|(_, count)| count).sum()
+    }
+
     fn arguments(&self, cluster: &Cluster, pace: u32) -> Vec<String> {
         let isolation = if self.committed { "read_committed" } else { "read_uncommitted" };
         let topics: Vec<_> = self.topics.iter().map(|(topic, _)| *topic).collect();
-        let partitions: i32 = self.topics.iter().map(|(_, count)| count).sum();
+        // One that reads less takes as long.
+        let pace = pace * if self.topics.len() < TOPICS.len() { 2 } else { 1 };
         let mut arguments = vec![
             // A group of its own for each round.
             format!("name={}", self.name),
@@ -82,7 +93,7 @@ impl Reader {
             format!("topics={}", topics.join(",")),
             format!("mode={}", self.mode),
             format!("isolation={isolation}"),
-            format!("partitions={partitions}"),
+            format!("partitions={}", self.partitions()),
             format!("pace={pace}"),
         ];
         arguments.extend(self.more.iter().map(|more| (*more).to_owned()));
@@ -90,8 +101,8 @@ impl Reader {
     }
 }
 
-/// Who reads.
-fn readers() -> Vec<Reader> {
+/// Who reads; KIP-848 came with 4.0.
+fn readers(has_848: bool) -> Vec<Reader> {
     let java = |version, mode, committed| {
         let kind = if committed { "-committed" } else { "" };
         Reader::new(
@@ -135,6 +146,7 @@ fn readers() -> Vec<Reader> {
             go("sarama-4-group", "client=sarama", "group", false).with(&["version=4.0.0"]),
         ]);
     }
+    readers.retain(|reader| has_848 || reader.mode != "consumer");
     readers.retain(|reader| reader.program.is_there());
     readers
 }
@@ -146,11 +158,11 @@ struct Running {
 }
 
 impl Running {
-    fn start(readers: &[Reader], cluster: &Cluster, pace: u32) -> Result<Self> {
+    fn start(readers: &[Reader], cluster: &Cluster, round: &str, pace: u32) -> Result<Self> {
         let readers: Vec<_> = readers
             .iter()
             .cloned()
-            .map(|reader| Reader { name: format!("{}-{pace}", reader.name), ..reader })
+            .map(|reader| Reader { name: format!("{}-{round}", reader.name), ..reader })
             .collect();
         let mut together: Vec<(Program, Vec<String>)> = Vec::new();
         for reader in &readers {
@@ -168,25 +180,28 @@ impl Running {
         Ok(Self { processes: started.collect::<Result<_>>()?, readers })
     }
 
-    /// How many records each has printed.
-    fn counts(&self) -> Result<BTreeMap<String, usize>> {
-        let mut counts: BTreeMap<_, _> =
-            self.readers.iter().map(|reader| (reader.name.clone(), 0)).collect();
+    /// What each has read so far.
+    fn progress(&self) -> Result<BTreeMap<String, Progress>> {
+        let mut all: BTreeMap<_, _> =
+            self.readers.iter().map(|reader| (reader.name.clone(), Progress::default())).collect();
+        let mark = hex(BEFORE);
         for process in &self.processes {
             for line in process.lines()? {
-                let line: ReaderOf = serde_json::from_str(&line).with_context(|| line.clone())?;
-                *counts.get_mut(&line.reader).context("a stranger prints")? += 1;
+                let of: ReaderOf = serde_json::from_str(&line).with_context(|| line.clone())?;
+                let progress = all.get_mut(&of.reader).context("a stranger prints")?;
+                progress.records += 1;
+                progress.marks += i32::from(of.value.as_ref() == Some(&mark));
             }
         }
-        Ok(counts)
+        Ok(all)
     }
 
-    fn wait_each(&self, least: usize) -> Result<BTreeMap<String, usize>> {
+    fn wait_each(&self, least: usize) -> Result<BTreeMap<String, Progress>> {
         eventually(DEADLINE, format!("{least} records of each reader"), || {
-            let counts = self.counts()?;
-            let late: Vec<_> = counts.iter().filter(|(_, count)| **count < least).collect();
+            let all = self.progress()?;
+            let late: Vec<_> = all.iter().filter(|(_, one)| one.records < least).collect();
             ensure!(late.is_empty(), "{late:?}; {}", self.complaints());
-            Ok(counts)
+            Ok(all)
         })
     }
 
@@ -198,10 +213,16 @@ impl Running {
     }
 
     /// Each has read on since, or had everything then.
-    fn have_gone_on(&self, before: &BTreeMap<String, usize>) -> Result<()> {
-        let now = self.counts()?;
-        eprintln!("records before and after the daemon's death: {before:?}, {now:?}");
-        let still: Vec<_> = now.iter().filter(|(name, count)| before[*name] >= **count).collect();
+    fn have_gone_on(&self, before: &BTreeMap<String, Progress>) -> Result<()> {
+        let now = self.progress()?;
+        let mut still = Vec::new();
+        for reader in &self.readers {
+            let (before, now) = (before[&reader.name], now[&reader.name]);
+            eprintln!("{}: {} and {} records", reader.name, before.records, now.records);
+            if before.marks < reader.partitions() && now.records <= before.records {
+                still.push(reader.name.as_str());
+            }
+        }
         ensure!(still.is_empty(), "read nothing while the daemon was dead: {still:?}");
         Ok(())
     }
@@ -229,6 +250,19 @@ impl Running {
 #[derive(Deserialize)]
 struct ReaderOf {
     reader: String,
+    value: Option<String>,
+}
+
+/// How far a reader is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    records: usize,
+    /// Partitions in which it has everything that was there when it began.
+    marks: i32,
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A record as any client tells it; keys and values in hexadecimal digits.
@@ -266,7 +300,7 @@ impl Reference {
             Reader::new(REFERENCE, "committed", "assign", true),
             Reader::new(REFERENCE, "all", "assign", false),
         ];
-        let mut read = Running::start(&readers, source, 0)?.wait()?.into_iter();
+        let mut read = Running::start(&readers, source, "source", 0)?.wait()?.into_iter();
         let mut next = || read.next().map(|(_, records)| by_partition(records));
         let (committed, all) = next().zip(next()).context("two readers")?;
         let count = |log: &Log| log.values().map(Vec::len).sum::<usize>();

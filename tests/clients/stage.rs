@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
+use super::programs::all;
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::compare::wait_identical;
 use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
+use crate::support::dist::default_version;
 use crate::support::eventually;
 use crate::support::java::Produce;
 use crate::support::judge::NewTopic;
@@ -20,6 +22,12 @@ pub const DEADLINE: Duration = Duration::from_secs(90);
 /// The mirrors, with how many partitions they have.
 pub const TOPICS: [(&str, i32); 3] = [("codecs", 2), ("payments", 2), ("table", 1)];
 
+/// Real replicas of each mirror: not every broker has each.
+const REPLICAS: usize = 2;
+
+/// The first load, which is there before anybody reads.
+pub const BEFORE: &str = "before";
+
 /// One more mirror, of plain lines of text, for applications.
 pub const LINES: &str = "lines";
 /// Lines of one load.
@@ -30,12 +38,18 @@ pub fn line(number: u64) -> String {
     format!("line {number}")
 }
 
-/// Source of one broker, destination of two, and the daemon between them.
+/// Release of the destination that is asked for.
+fn destination_version() -> String {
+    std::env::var("LOCKSTEP_CLIENTS_DESTINATION").unwrap_or_else(|_| default_version())
+}
+
+/// Source of one broker, destination of two (three in the long form), and the daemon between them.
 pub struct Stage {
     pub source: Cluster,
     pub destination: Cluster,
     pub daemon: Daemon,
     lines: u64,
+    last_load: String,
 }
 
 impl Stage {
@@ -45,12 +59,15 @@ impl Stage {
         workspace: &Workspace,
         before: impl FnOnce(&Cluster) -> Result<()>,
     ) -> Result<Self> {
-        let source = ClusterSpec::new("source").heap_mb(384);
+        let (version, brokers) = (destination_version(), if all() { 3 } else { 2 });
+        // Of the same release, so that it says what a stock cluster would have answered.
+        let source = ClusterSpec::new("source").version(&version).heap_mb(384);
         let source = source.property("log.cleaner.backoff.ms", 100);
         let source = quick_groups(source).start_in(workspace)?;
         // Each side compacts on its own: here one must not, to be compared.
         let destination = ClusterSpec::new("destination")
-            .brokers(2)
+            .version(&version)
+            .brokers(brokers)
             .heap_mb(384)
             .property("log.cleaner.backoff.ms", 3_600_000);
         let destination = quick_groups(destination).start_in(workspace)?;
@@ -62,16 +79,18 @@ impl Stage {
         before(&destination)?;
         let mut daemon =
             DaemonSpec::new(&source, &destination, &["codecs", "payments", "table", LINES])
+                .line("link.topics", &format!("replication_factor = {REPLICAS}"))
                 .start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
         daemon.wait_ready()?;
-        let mut stage = Self { source, destination, daemon, lines: 0 };
-        stage.load("before", 40)?;
+        let mut stage = Self { source, destination, daemon, lines: 0, last_load: String::new() };
+        stage.load(BEFORE, 40)?;
         stage.wait_mirrored()?;
         stage.wait_led()?;
         Ok(stage)
     }
 
     /// So many times 62 records: each codec, transactions that commit, abort and lie between each other.
+    /// The last of each partition has the load's name for its value.
     pub fn load(&mut self, name: &str, times: u64) -> Result<()> {
         self.write_lines()?;
         let to = self.source.bootstrap();
@@ -87,12 +106,10 @@ impl Stage {
         };
         let codecs = codec("none").and(codec("gzip")).and(codec("snappy")).and(codec("lz4"));
         let table = Produce::to(&to, "table").count(2 * times).option("keys", 3);
-        codecs
-            .and(codec("zstd"))
-            .and(transactions("mix"))
-            .and(transactions("interleaved"))
-            .and(table)
-            .run(self.source.dist())?;
+        let load = codecs.and(codec("zstd")).and(transactions("mix"));
+        let load = load.and(transactions("interleaved")).and(table);
+        load.and(self.marks(name)?).run(self.source.dist())?;
+        name.clone_into(&mut self.last_load);
         Ok(())
     }
 
@@ -116,17 +133,20 @@ impl Stage {
         self.lines
     }
 
-    /// The value that ends every reader, in each partition.
-    pub fn end(&self) -> Result<()> {
+    /// Name of the last load.
+    pub fn last_load(&self) -> &str {
+        &self.last_load
+    }
+
+    /// One record with that value in each partition.
+    fn marks(&self, value: &str) -> Result<Produce> {
         let places =
             TOPICS.iter().flat_map(|(topic, count)| (0..*count).map(move |at| (topic, at)));
-        let end = |(topic, partition): (&&str, i32)| {
-            let load = Produce::to(&self.source.bootstrap(), topic).count(1).option("value", "end");
+        let mark = |(topic, partition): (&&str, i32)| {
+            let load = Produce::to(&self.source.bootstrap(), topic).count(1).option("value", value);
             load.option("partition", partition).option("keys", 1)
         };
-        let load = places.map(end).reduce(Produce::and).context("no topics")?;
-        load.run(self.source.dist())?;
-        Ok(())
+        places.map(mark).reduce(Produce::and).context("no topics")
     }
 
     /// Waits until every replica is the source's equal.
@@ -163,15 +183,23 @@ impl Stage {
         self.wait_mirrored()
     }
 
-    /// Where each copy of each partition of a mirror ends, on every real broker.
+    /// Where each copy of each partition of a mirror ends, on every real broker that has one.
     pub fn log_ends(&self, topic: &str) -> Result<Vec<i64>> {
-        let partitions = self.source.any_judge()?.topic(topic)?.partitions.into_keys();
-        let places = partitions.flat_map(|partition| {
-            self.destination.broker_ids().into_iter().map(move |broker| (broker, partition))
-        });
-        let end =
-            |(broker, partition)| self.destination.judge(broker)?.log_end_offset(topic, partition);
-        places.map(end).collect()
+        let mut ends = Vec::new();
+        for partition in self.source.any_judge()?.topic(topic)?.partitions.into_keys() {
+            for broker in self.real_replicas(topic, partition)? {
+                ends.push(self.destination.judge(broker)?.log_end_offset(topic, partition)?);
+            }
+        }
+        Ok(ends)
+    }
+
+    /// Real brokers that hold a partition of a mirror, in order of preference.
+    pub fn real_replicas(&self, topic: &str, partition: i32) -> Result<Vec<i32>> {
+        let replicas = self.destination.any_judge()?.partition(topic, partition)?.replicas;
+        let real: Vec<_> = replicas.into_iter().filter(|id| *id != SEAT).collect();
+        ensure!(real.len() == REPLICAS, "{topic}-{partition} is on {real:?}");
+        Ok(real)
     }
 
     fn wait_leaders(&self, what: &str, is_right: impl Fn(i32) -> bool) -> Result<()> {

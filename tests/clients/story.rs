@@ -1,7 +1,7 @@
 //! The one story that all judges look at: clusters are dear.
 
 use super::applications::Applications;
-use super::grouping::Groups;
+use super::grouping::{self, Playing};
 use super::programs::{all, wanted};
 use super::stage::Stage;
 use super::tools::{self, Tools};
@@ -29,22 +29,29 @@ fn clients_and_tools_do_not_notice_that_the_leader_has_no_disks() {
         for tools in tools {
             tools.judge(&stage)?;
         }
-        let groups = wanted("grouping").then(|| Groups::together(&stage)).transpose()?;
+        let groups = wanted("grouping").then(|| grouping::together(&stage, workspace.path()));
+        let groups = groups.transpose()?;
         if wanted("producing") {
             producing::judge(&stage)?;
         }
-        groups.map_or(Ok(()), Groups::judge)?;
+        groups.map_or(Ok(()), Playing::judge)?;
         let applications = all() && wanted("applications");
         let applications = applications.then(|| Applications::start(&stage, workspace));
         let applications = applications.transpose()?;
         if wanted("reading") {
             reading::judge(&mut stage)?;
-        } else if wanted("grouping") || wanted("applications") {
+        } else if wanted("applications") || wanted("grouping") && !all() {
             stage.lead_anew()?;
         }
         applications.map_or(Ok(()), |applications| applications.judge(&stage))?;
         if wanted("grouping") {
-            Groups::resume(&stage)?.judge()?;
+            if all() {
+                grouping::over_death(&mut stage, workspace.path())?;
+            }
+            grouping::resume(&stage)?;
+            if all() {
+                grouping::at_the_end(&mut stage)?;
+            }
         }
         Ok(())
     });

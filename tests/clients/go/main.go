@@ -72,6 +72,10 @@ func run(options options) error {
 		return meetMirror(options, franzProducer)
 	case "sarama-producer":
 		return meetMirror(options, saramaProducer)
+	case "franz-group":
+		return playGroup(options, joinWithFranz)
+	case "sarama-group":
+		return playGroup(options, joinWithSarama)
 	}
 	return fmt.Errorf("no client %q", options["client"])
 }

@@ -1,12 +1,13 @@
-// Consumer groups of both protocols on some topics: two members that share them, and later one that resumes. Arguments:
-// bootstrap servers, topics, "together" or "resume". Prints one line for each step that does not depend on the cluster
-// but on what is in the topics.
+// Members of consumer groups, as programs.rs says under "group programs", for each protocol of "protocol" beside each
+// other. Runs with Kafka's clients of any release since 2.4.
 
+import java.io.File;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
@@ -22,36 +23,59 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 public final class Groups {
-    private static final long DEADLINE = System.nanoTime() + 60_000_000_000L;
-    private static String bootstrap;
-    private static List<String> topics;
+    private static final long DEADLINE = System.nanoTime() + 180_000_000_000L;
+    // Records of the first member before the second may join.
+    private static final int BEGUN = 20;
+    private static final Map<String, String> OPTIONS = new HashMap<>();
+    private static volatile boolean failed;
 
     private final String protocol;
-    private final String group;
+    private final String name;
 
     public static void main(String[] arguments) throws Exception {
-        bootstrap = arguments[0];
-        topics = Arrays.asList(arguments[1].split(","));
-        for (String protocol : new String[] {"classic", "consumer"}) {
-            Groups groups = new Groups(protocol);
-            if (arguments[2].equals("together")) groups.together();
-            else groups.resume();
+        for (String argument : arguments) {
+            String[] pair = argument.split("=", 2);
+            OPTIONS.put(pair[0], pair[1]);
         }
+        List<Thread> threads = new ArrayList<>();
+        for (String protocol : OPTIONS.get("protocol").split(",")) threads.add(new Thread(new Groups(protocol)::play));
+        threads.forEach(Thread::start);
+        for (Thread thread : threads) thread.join();
+        Runtime.getRuntime().halt(failed ? 1 : 0);
     }
 
     private Groups(String protocol) {
         this.protocol = protocol;
-        this.group = "shared-" + protocol;
+        this.name = OPTIONS.get("name") + "-" + protocol;
+    }
+
+    private void play() {
+        try {
+            switch (OPTIONS.get("act")) {
+                case "share": share(); break;
+                case "resume": resume(); break;
+                default: tail();
+            }
+        } catch (Exception error) {
+            failed = true;
+            System.err.println(name + ": " + error);
+            error.printStackTrace();
+        }
     }
 
     // One begins, a second joins, and between them they read every record once; what is revoked is committed.
-    private void together() {
-        Member first = new Member(group, "earliest");
-        Set<TopicPartition> all = first.joined();
-        Map<TopicPartition, Long> ends = first.consumer.endOffsets(all);
-        for (int read = 0; read < 20; read = first.records.size()) first.poll();
-        Member second = new Member(group, "earliest");
-        while (!isSplit(first, second, all.size()) || !isRead(ends, first, second)) {
+    private void share() {
+        Member first = new Member(name, "earliest");
+        while (first.records.size() < BEGUN) first.poll();
+        tell("begun", "");
+        while (!new File(OPTIONS.get("join")).exists()) first.poll();
+        Member second = new Member(name, "earliest");
+        while (!isSplit(first, second)) {
+            first.poll();
+            second.poll();
+        }
+        tell("joined", "");
+        while (!isRead(first, second)) {
             first.poll();
             second.poll();
         }
@@ -61,10 +85,9 @@ public final class Groups {
         read.addAll(second.records);
         tell("read together", ranges(read));
         second.consumer.close();
-        while (first.consumer.assignment().size() < all.size()) first.poll();
-        Map<TopicPartition, OffsetAndMetadata> committed = first.consumer.committed(all);
+        Set<TopicPartition> all = first.joined();
         TreeMap<String, String> shown = new TreeMap<>();
-        committed.forEach((place, at) -> shown.put(
+        first.consumer.committed(all).forEach((place, at) -> shown.put(
             place.toString(), at.offset() + (at.leaderEpoch().isPresent() ? " with its epoch" : " without an epoch")));
         tell("committed", shown);
         first.consumer.close();
@@ -72,18 +95,17 @@ public final class Groups {
 
     // A new member goes on where the group was, whoever has led since; other groups begin where they are told to.
     private void resume() {
-        Member member = new Member(group, "none");
+        Member member = new Member(name, "none");
         Set<TopicPartition> all = member.joined();
         TreeMap<String, Long> committed = new TreeMap<>();
         member.consumer.committed(all).forEach((place, at) -> committed.put(place.toString(), at.offset()));
         tell("resumed at", committed);
-        Map<TopicPartition, Long> ends = member.consumer.endOffsets(all);
-        while (!isRead(ends, member)) member.poll();
+        while (!isRead(member)) member.poll();
         tell("read since", ranges(member.records));
         byTime(member, all);
         member.consumer.close();
         for (String reset : new String[] {"earliest", "latest"}) {
-            Member fresh = new Member("fresh-" + reset + "-" + protocol, reset);
+            Member fresh = new Member(name + "-" + reset, reset);
             fresh.joined();
             tell(reset, fresh.positions);
             fresh.consumer.close();
@@ -107,25 +129,35 @@ public final class Groups {
         }
         tell("by time", found);
         member.records.clear();
-        Map<TopicPartition, Long> ends = member.consumer.endOffsets(all);
-        do member.poll(); while (!isRead(ends, member));
+        member.ended.clear();
+        while (!isRead(member)) member.poll();
         tell("read from that time", ranges(member.records));
     }
 
-    private boolean isSplit(Member first, Member second, int all) {
-        int ofFirst = first.consumer.assignment().size();
-        int ofSecond = second.consumer.assignment().size();
-        return ofFirst > 0 && ofSecond > 0 && ofFirst + ofSecond == all;
+    // A member of a new group waits at the end, and reads what comes.
+    private void tail() {
+        Member member = new Member(name + "-tail", "latest");
+        member.joined();
+        tell("at the end", "");
+        while (!isRead(member)) member.poll();
+        tell("read at the end", ranges(member.records));
+        member.consumer.close();
     }
 
-    private static boolean isRead(Map<TopicPartition, Long> ends, Member... members) {
-        int read = 0;
-        for (Member member : members) {
-            for (TopicPartition place : member.consumer.assignment()) {
-                if (member.consumer.position(place) >= ends.get(place)) read++;
-            }
-        }
-        return read == ends.size();
+    private static int partitions() {
+        return Integer.parseInt(OPTIONS.get("partitions"));
+    }
+
+    private static boolean isSplit(Member first, Member second) {
+        int ofFirst = first.consumer.assignment().size();
+        int ofSecond = second.consumer.assignment().size();
+        return ofFirst > 0 && ofSecond > 0 && ofFirst + ofSecond == partitions();
+    }
+
+    private static boolean isRead(Member... members) {
+        Set<TopicPartition> ended = new HashSet<>();
+        for (Member member : members) ended.addAll(member.ended);
+        return ended.size() == partitions();
     }
 
     // First and last offset of each partition, and how many records: of no record two, of no gap a word.
@@ -144,27 +176,29 @@ public final class Groups {
     }
 
     private void tell(String step, Object what) {
-        System.out.println(protocol + ": " + step + ": " + what);
+        System.out.println(name + ": " + step + ": " + what);
     }
 
     private final class Member {
         final KafkaConsumer<byte[], byte[]> consumer;
         final List<ConsumerRecord<byte[], byte[]>> records = new ArrayList<>();
+        // Where the last record has been read.
+        final Set<TopicPartition> ended = new HashSet<>();
         // Where each partition began, before the first record.
         final TreeMap<String, Long> positions = new TreeMap<>();
 
         Member(String group, String reset) {
             Properties properties = new Properties();
-            properties.put("bootstrap.servers", bootstrap);
+            properties.put("bootstrap.servers", OPTIONS.get("bootstrap"));
             properties.put("group.id", group);
-            properties.put("group.protocol", protocol);
             properties.put("auto.offset.reset", reset);
             properties.put("isolation.level", "read_committed");
             properties.put("enable.auto.commit", "false");
             properties.put("max.poll.records", "10");
             if (protocol.equals("classic")) properties.put("heartbeat.interval.ms", "500");
+            else properties.put("group.protocol", protocol);
             consumer = new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
-            consumer.subscribe(topics, new ConsumerRebalanceListener() {
+            consumer.subscribe(Arrays.asList(OPTIONS.get("topics").split(",")), new ConsumerRebalanceListener() {
                 @Override
                 public void onPartitionsRevoked(Collection<TopicPartition> places) {
                     consumer.commitSync();
@@ -177,14 +211,21 @@ public final class Groups {
             });
         }
 
+        // The only member has all partitions in the end.
         Set<TopicPartition> joined() {
-            while (consumer.assignment().isEmpty()) poll();
+            while (consumer.assignment().size() < partitions()) poll();
             return consumer.assignment();
         }
 
         void poll() {
             if (System.nanoTime() > DEADLINE) throw new IllegalStateException("not in time");
-            for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(50))) records.add(record);
+            for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(50))) {
+                records.add(record);
+                byte[] value = record.value();
+                if (value != null && new String(value).equals(OPTIONS.get("until"))) {
+                    ended.add(new TopicPartition(record.topic(), record.partition()));
+                }
+            }
         }
     }
 }
