@@ -9,11 +9,13 @@ pub enum Expect {
     SameShape,
     /// What it does at the source.
     AsSource,
-    /// This exit code, and these words among what it says.
+    /// This exit code, and these words among what it says; of words divided by "|" one of them.
     Says(i32, &'static [&'static str]),
 }
 
-/// One command. A server's address comes before its words, or where `SERVER` stands; `FILES` stands for the directory of the plans.
+/// One command. A server's address comes before its words, or where `SERVER` stands; `FILES` stands for the
+/// directory of the plans, `BROKERS` for the ids of the real brokers, `REPLICA` for a broker that holds
+/// `payments-0`.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {
     pub name: &'static str,
@@ -24,6 +26,8 @@ pub struct Tool {
     pub input: &'static str,
     /// Whether releases before 4.0 have it otherwise or not at all.
     pub since_4: bool,
+    /// Whether it is about share groups.
+    pub shares: bool,
     pub expect: Expect,
 }
 
@@ -34,11 +38,15 @@ impl Tool {
         words: &'static str,
         expect: Expect,
     ) -> Self {
-        Self { name, class, words, input: "", since_4: false, expect }
+        Self { name, class, words, input: "", since_4: false, shares: false, expect }
     }
 
     const fn since_4(self) -> Self {
         Self { since_4: true, ..self }
+    }
+
+    const fn shares(self) -> Self {
+        Self { since_4: true, shares: true, ..self }
     }
 
     const fn input(self, input: &'static str) -> Self {
@@ -151,7 +159,7 @@ const TOOLS: &[Tool] = &[
     Tool::new("offsets of table: a time after all", OFFSETS, "--topic table --time 9999999999999", Expect::AsSource),
     Tool::new("offsets of all", OFFSETS, "--topic-partitions own:0-2", Expect::Same),
     // Log directories and transactions.
-    Tool::new("directories", DIRECTORIES, "--describe", Expect::Says(0, &["Received log directory information from brokers 1,2,9001", "\"broker\":9001,\"logDirs\":[{\"partitions\":[],\"error\":null,\"logDir\":\"/lockstep\"}]"])),
+    Tool::new("directories", DIRECTORIES, "--describe", Expect::Says(0, &["Received log directory information from brokers BROKERS,9001", "\"broker\":9001,\"logDirs\":[{\"partitions\":[],\"error\":null,\"logDir\":\"/lockstep\"}]"])),
     Tool::new("directories of a broker", DIRECTORIES, "--describe --broker-list 1 --topic-list own", Expect::SameShape),
     Tool::new("transactions list", TRANSACTIONS, "list", Expect::Same),
     Tool::new("transactions describe", TRANSACTIONS, "describe --transactional-id own-0", Expect::SameShape),
@@ -160,7 +168,7 @@ const TOOLS: &[Tool] = &[
     Tool::new("transactions hanging in a mirror", TRANSACTIONS, "find-hanging --topic payments", Expect::AsSource),
     Tool::new("producers of own", TRANSACTIONS, "describe-producers --topic own --partition 0", Expect::Same),
     Tool::new("producers of a mirror", TRANSACTIONS, "describe-producers --topic payments --partition 0", Expect::AsSource),
-    Tool::new("producers of a mirror at a replica", TRANSACTIONS, "describe-producers --topic payments --partition 0 --broker-id 1", Expect::AsSource),
+    Tool::new("producers of a mirror at a replica", TRANSACTIONS, "describe-producers --topic payments --partition 0 --broker-id REPLICA", Expect::AsSource),
     // Reassignments and elections.
     Tool::new("reassign generate", REASSIGN, "--topics-to-move-json-file FILES/own-topics.json --broker-list 1,2 --generate", Expect::SameShape),
     Tool::new("reassign execute", REASSIGN, "--reassignment-json-file FILES/own-move.json --execute --throttle 1000000", Expect::SameShape),
@@ -174,7 +182,7 @@ const TOOLS: &[Tool] = &[
     Tool::new("slow reassign verify", REASSIGN, "--reassignment-json-file FILES/slow-move.json --verify", Expect::Same),
     Tool::new("slow reassign cancel", REASSIGN, "--reassignment-json-file FILES/slow-move.json --cancel", Expect::Same),
     Tool::new("mirror reassign", REASSIGN, "--reassignment-json-file FILES/mirror-move.json --execute --throttle 1000000", Expect::Says(0, &["The inter-broker throttle limit was set to 1000000 B/s", "Successfully started partition reassignment for codecs-0"])),
-    Tool::new("mirror reassign verify", REASSIGN, "--reassignment-json-file FILES/mirror-move.json --verify", Expect::Says(0, &["Reassignment of partition codecs-0 is completed.", "Clearing broker-level throttles on brokers 1,2,9001"])),
+    Tool::new("mirror reassign verify", REASSIGN, "--reassignment-json-file FILES/mirror-move.json --verify", Expect::Says(0, &["Reassignment of partition codecs-0 is completed.", "Clearing broker-level throttles on brokers BROKERS,9001"])),
     Tool::new("mirror reassign cancel", REASSIGN, "--reassignment-json-file FILES/mirror-move.json --cancel", Expect::Says(0, &["None of the specified partition reassignments are active."])),
     Tool::new("mirror reassign back", REASSIGN, "--reassignment-json-file FILES/mirror-back.json --execute", Expect::Says(0, &["Successfully started partition reassignment for codecs-0"])),
     Tool::new("elect", ELECTION, "--election-type preferred --path-to-json-file FILES/own-elect.json", Expect::Same),
@@ -186,7 +194,7 @@ const TOOLS: &[Tool] = &[
     Tool::new("cluster endpoints", CLUSTER, "list-endpoints SERVER", Expect::Same).since_4(),
     Tool::new("quorum status", QUORUM, "describe --status", Expect::SameShape),
     Tool::new("quorum replication", QUORUM, "describe --replication", Expect::SameShape),
-    Tool::new("versions", API_VERSIONS, "", Expect::Says(0, &["(id: 1 rack: null", "(id: 2 rack: null", "(id: 9001 rack: null", "Fetch(1): 4 to ", "WriteTxnMarkers(27): 1"])),
+    Tool::new("versions", API_VERSIONS, "", Expect::Says(0, &["(id: 1 rack: null", "(id: 2 rack: null", "(id: 9001 rack: null", "Fetch(1): 4 to |Fetch(1): 0 to ", "WriteTxnMarkers(27): 1|WriteTxnMarkers(27): 0 to 1"])),
     Tool::new("features", FEATURES, "describe", Expect::SameShape),
     Tool::new("client metrics", "org.apache.kafka.tools.ClientMetricsCommand", "--list", Expect::Same),
     // Reading and writing.
@@ -194,9 +202,9 @@ const TOOLS: &[Tool] = &[
     Tool::new("console consumer of a mirror", CONSUMER, "--topic payments --partition 1 --from-beginning --timeout-ms 5000 --max-messages 50 --isolation-level read_committed", Expect::AsSource),
     Tool::new("console producer", PRODUCER, "--topic written --sync", Expect::Says(0, &[])).input("one\\ntwo\\n"),
     Tool::new("console producer to a mirror", PRODUCER, "--topic codecs --sync", Expect::Says(1, &["PolicyViolationException: topic codecs is a mirror of link test (lockstep): it is read-only until it is promoted"])).input("one\\ntwo\\n"),
-    Tool::new("share group starts early", CONFIGS, "--alter --entity-type groups --entity-name sharing --add-config share.auto.offset.reset=earliest", Expect::Says(0, &["Completed updating config for group sharing."])).since_4(),
-    Tool::new("share consumer", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic own --group sharing --timeout-ms 10000 --max-messages 1", Expect::Says(0, &["Processed a total of 1 messages"])).since_4(),
-    Tool::new("share group of a mirror starts early", CONFIGS, "--alter --entity-type groups --entity-name sharing-mirror --add-config share.auto.offset.reset=earliest", Expect::Says(0, &["Completed updating config for group sharing-mirror."])).since_4(),
-    Tool::new("share consumer of a mirror", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic codecs --group sharing-mirror --timeout-ms 20000 --max-messages 1", Expect::Says(0, &["IllegalStateException: Unexpected error code 44 while fetching from topic-partition codecs-", "Processed a total of 0 messages"])).since_4(),
-    Tool::new("share groups", SHARE_GROUPS, "--list", Expect::Says(0, &["sharing"])).since_4(),
+    Tool::new("share group starts early", CONFIGS, "--alter --entity-type groups --entity-name sharing --add-config share.auto.offset.reset=earliest", Expect::Says(0, &["Completed updating config for group sharing."])).shares(),
+    Tool::new("share consumer", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic own --group sharing --timeout-ms 10000 --max-messages 1", Expect::Says(0, &["Processed a total of 1 messages"])).shares(),
+    Tool::new("share group of a mirror starts early", CONFIGS, "--alter --entity-type groups --entity-name sharing-mirror --add-config share.auto.offset.reset=earliest", Expect::Says(0, &["Completed updating config for group sharing-mirror."])).shares(),
+    Tool::new("share consumer of a mirror", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic codecs --group sharing-mirror --timeout-ms 20000 --max-messages 1", Expect::Says(0, &["IllegalStateException: Unexpected error code 44 while fetching from topic-partition codecs-", "Processed a total of 0 messages"])).shares(),
+    Tool::new("share groups", SHARE_GROUPS, "--list", Expect::Says(0, &["sharing"])).shares(),
 ];

@@ -12,6 +12,7 @@ use super::commands::{Expect, Tool, all_tools};
 use super::programs::run_tools;
 use super::stage::Stage;
 use crate::support::cluster::Cluster;
+use crate::support::dist::Dist;
 use crate::support::java::{Consume, Produce};
 use crate::support::judge::NewTopic;
 use crate::support::workspace::Workspace;
@@ -32,6 +33,10 @@ pub struct Tools {
     version: &'static str,
     files: PathBuf,
     without: Answers,
+    /// Whether the brokers have share groups.
+    shares: bool,
+    /// Ids of the destination's brokers, as tools list them.
+    brokers: String,
 }
 
 /// Makes a topic of the destination's own, with groups and transactions.
@@ -63,10 +68,13 @@ impl Tools {
         workspace: &Workspace,
     ) -> Result<Self> {
         let files = workspace.path().join(format!("tools-{version}"));
-        write_files(&files)?;
-        let mut tools = Self { version, files, without: Answers::new() };
+        std::fs::create_dir_all(&files)?;
+        write_files(&files, &OWN_PLANS, &[1, 2])?;
+        let brokers = destination.broker_ids().iter().map(i32::to_string).collect::<Vec<_>>();
+        let (brokers, shares) = (brokers.join(","), has_shares(destination.dist()));
+        let mut tools = Self { version, files, without: Answers::new(), shares, brokers };
         let wanted = |tool: &Tool| matches!(tool.expect, Expect::Same | Expect::SameShape);
-        tools.without = tools.run(wanted, "without", &destination.bootstrap())?;
+        tools.without = tools.run(wanted, "without", &destination.bootstrap(), 1)?;
         Ok(tools)
     }
 
@@ -78,9 +86,11 @@ impl Tools {
             group.run(cluster.dist())?;
         }
         let as_source = |tool: &Tool| matches!(tool.expect, Expect::AsSource);
-        let source = self.run(as_source, "source", &stage.source.bootstrap())?;
+        let source = self.run(as_source, "source", &stage.source.bootstrap(), 1)?;
+        write_files(&self.files, &MIRROR_PLANS, &stage.real_replicas("codecs", 0)?)?;
+        let replica = *stage.real_replicas("payments", 0)?.first().context("a replica")?;
         let seat = stage.daemon.seat_address();
-        let with = self.run(|_| true, "with", &seat)?;
+        let with = self.run(|_| true, "with", &seat, replica)?;
         let mut complaints = String::new();
         for tool in self.tools(|_| true) {
             let found =
@@ -90,7 +100,7 @@ impl Tools {
                 Expect::AsSource => source.get(tool.name),
                 Expect::Says(..) => None,
             };
-            if let Some(complaint) = complain(tool, wanted, found) {
+            if let Some(complaint) = complain(tool, wanted, found, &self.brokers) {
                 writeln!(complaints, "{} ({}): {complaint}\n", tool.name, self.version)?;
             }
         }
@@ -101,11 +111,17 @@ impl Tools {
 
     fn tools(&self, wanted: impl Fn(&Tool) -> bool) -> Vec<&'static Tool> {
         let new = !self.version.starts_with('3');
-        let of_release = |tool: &&Tool| new || !tool.since_4;
+        let of_release = |tool: &&Tool| (new || !tool.since_4) && (self.shares || !tool.shares);
         all_tools().iter().filter(of_release).filter(|tool| wanted(tool)).collect()
     }
 
-    fn run(&self, wanted: impl Fn(&Tool) -> bool, name: &str, server: &str) -> Result<Answers> {
+    fn run(
+        &self,
+        wanted: impl Fn(&Tool) -> bool,
+        name: &str,
+        server: &str,
+        replica: i32,
+    ) -> Result<Answers> {
         let mut script = String::new();
         for tool in self.tools(wanted) {
             write!(script, "{}\t{}\t{}", tool.name, tool.input, tool.class)?;
@@ -113,8 +129,9 @@ impl Tools {
                 Some((before, after)) => format!("{before} --bootstrap-server {server} {after}"),
                 None => format!("--bootstrap-server {server} {}", tool.words),
             };
-            for word in words.split_whitespace() {
-                write!(script, "\t{}", word.replace("FILES", &self.files.display().to_string()))?;
+            let words = words.replace("FILES", &self.files.display().to_string());
+            for word in words.replace("REPLICA", &replica.to_string()).split_whitespace() {
+                write!(script, "\t{word}")?;
             }
             script.push('\n');
         }
@@ -132,40 +149,54 @@ impl Tools {
     }
 }
 
-/// The plans that some tools read from files.
-fn write_files(files: &std::path::Path) -> Result<()> {
-    let partition = |topic: &str, replicas: &str| {
-        format!(r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":0{replicas}}}]}}"#)
-    };
-    std::fs::create_dir_all(files)?;
-    let all = [
-        ("own-move", partition("own", r#","replicas":[2,1]"#)),
-        ("own-back", partition("own", r#","replicas":[1,2]"#)),
-        ("slow-move", partition("slow", r#","replicas":[2]"#)),
-        ("own-elect", partition("own", "")),
-        ("own-delete", partition("own", r#","offset":3"#)),
-        ("own-topics", r#"{"version":1,"topics":[{"topic":"own"}]}"#.to_owned()),
-        ("mirror-move", partition("codecs", r#","replicas":[9001,1,2]"#)),
-        ("mirror-back", partition("codecs", r#","replicas":[9001,2,1]"#)),
-        ("mirror-elect", partition("codecs", "")),
-        ("mirror-delete", partition("codecs", r#","offset":3"#)),
-        (
-            "mirror-dirs",
-            partition("codecs", r#","replicas":[9001,1,2],"log_dirs":["/lockstep","any","any"]"#),
-        ),
-    ];
-    for (name, text) in all {
+/// Plans that some tools read from files: name, topic, and what follows. `A` and `B` stand for its real
+/// replicas.
+const OWN_PLANS: [(&str, &str, &str); 5] = [
+    ("own-move", "own", r#","replicas":[B,A]"#),
+    ("own-back", "own", r#","replicas":[A,B]"#),
+    ("slow-move", "slow", r#","replicas":[B]"#),
+    ("own-elect", "own", ""),
+    ("own-delete", "own", r#","offset":3"#),
+];
+/// The same of mirrors.
+const MIRROR_PLANS: [(&str, &str, &str); 5] = [
+    ("mirror-move", "codecs", r#","replicas":[9001,B,A]"#),
+    ("mirror-back", "codecs", r#","replicas":[9001,A,B]"#),
+    ("mirror-elect", "codecs", ""),
+    ("mirror-delete", "codecs", r#","offset":3"#),
+    ("mirror-dirs", "codecs", r#","replicas":[9001,A,B],"log_dirs":["/lockstep","any","any"]"#),
+];
+
+fn write_files(
+    files: &std::path::Path,
+    plans: &[(&str, &str, &str)],
+    replicas: &[i32],
+) -> Result<()> {
+    let [a, b] = replicas.try_into().context("two replicas")?;
+    for (name, topic, rest) in plans {
+        let rest = rest.replace('A', &i32::to_string(&a)).replace('B', &i32::to_string(&b));
+        let text =
+            format!(r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":0{rest}}}]}}"#);
         std::fs::write(files.join(format!("{name}.json")), text)?;
     }
+    let topics = r#"{"version":1,"topics":[{"topic":"own"}]}"#;
+    std::fs::write(files.join("own-topics.json"), topics)?;
     Ok(())
 }
 
+/// Share groups came with 4.2; before, a preview that has to be switched on.
+fn has_shares(dist: &Dist) -> bool {
+    let mut numbers = dist.version().split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(4), Some(2))
+}
+
 /// What is wrong with an answer, where something is.
-fn complain(tool: &Tool, wanted: Option<&Answer>, found: &Answer) -> Option<String> {
+fn complain(tool: &Tool, wanted: Option<&Answer>, found: &Answer, brokers: &str) -> Option<String> {
     let said = format!("{}{}", found.out, found.err);
     let told = || format!("exit code {}:\n{}", found.code, start_of(&said));
     if let Expect::Says(code, patterns) = tool.expect {
-        let missing = patterns.iter().find(|pattern| !said.contains(**pattern));
+        let is_said = |words: &str| words.split('|').any(|words| said.contains(words));
+        let missing = patterns.iter().find(|words| !is_said(&words.replace("BROKERS", brokers)));
         return match missing {
             Some(pattern) => Some(format!("does not say {pattern:?} but {}", told())),
             None => (found.code != code).then(told),
@@ -247,9 +278,17 @@ fn an_answer_that_differs_is_found() {
         out: out.to_owned(),
         err: String::new(),
     };
-    let tool = |expect| Tool { name: "", class: "", words: "", input: "", since_4: false, expect };
+    let tool = |expect| Tool {
+        name: "",
+        class: "",
+        words: "",
+        input: "",
+        since_4: false,
+        shares: false,
+        expect,
+    };
     let judge = |expect, before: &Answer, after: &Answer| {
-        complain(&tool(expect), Some(before), after).is_none()
+        complain(&tool(expect), Some(before), after, "1,2").is_none()
     };
     let before = answer(0, "own:0:10\nown:1:22\nbrokers 1,2\n");
     let after = answer(0, "own:1:22\nown:0:10\ncodecs:0:17\nbrokers 1,2,9001\n");
@@ -265,4 +304,6 @@ fn an_answer_that_differs_is_found() {
     assert!(judge(Expect::Says(1, &["a mirror"]), &before, &answer(1, "it is a mirror")));
     assert!(!judge(Expect::Says(1, &["a mirror"]), &before, &answer(0, "it is a mirror")));
     assert!(!judge(Expect::Says(1, &["a mirror"]), &before, &answer(1, "something else")));
+    assert!(judge(Expect::Says(0, &["one|brokers BROKERS"]), &before, &answer(0, "brokers 1,2")));
+    assert!(!judge(Expect::Says(0, &["one|brokers BROKERS"]), &before, &answer(0, "brokers 1")));
 }
