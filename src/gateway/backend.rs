@@ -91,6 +91,13 @@ pub async fn open(
     Err(NoBackend { listener, reason })
 }
 
+/// Connects to one broker; `None` where it does not answer, or has no such listener any more.
+pub async fn reach(context: &Context, listener: &str, broker: BrokerId) -> Option<Transport> {
+    let address = context.image.borrow().broker(broker)?.listeners.get(listener)?.clone();
+    let dialled = transport::dial(&address).await;
+    dialled.inspect_err(|_| context.brokers.avoid(broker, Instant::now())).ok()
+}
+
 fn candidates(context: &Context, listener: &str, connection: u64) -> Vec<(BrokerId, Listener)> {
     let image = context.image.borrow();
     let mut live: Vec<_> = image

@@ -239,29 +239,37 @@ impl Requests {
         let context = self.entry.context.clone();
         let _room = context.hold(head.rest).await;
         let frame = self.whole(head).await?;
-        let backend = self.open_backend().await?;
+        let mut backend = self.open_backend().await?;
         self.rights.refresh(Instant::now());
         if self.is_follower(&frame).await? {
             self.follows = Some(frame);
             return Ok(());
         }
         let mut asks_left = RIGHTS_ASKS_MAX;
+        let mut may_move = self.standing == Standing::Open;
         let reply = loop {
             let mut asker = Asker {
                 context: &context,
                 listener: &self.entry.listener,
                 connection: self.entry.connection,
                 backend,
+                may_move,
                 aside: self.aside.as_deref(),
                 rights: &self.rights,
                 redirects: &mut self.redirects,
                 now: Instant::now(),
             };
             match answers::answer(local, frame.clone(), &mut asker).await {
-                Err(AnswerError::Rights(wanted)) if asks_left > 0 => self.learn(&wanted).await?,
+                Err(AnswerError::Rights(wanted)) if asks_left > 0 => {
+                    self.learn(&wanted).await?;
+                    asks_left -= 1;
+                }
+                Ok(Reply::Elsewhere(broker)) if may_move => {
+                    backend = self.move_to(broker).await?;
+                    may_move = false;
+                }
                 reply => break reply?,
             }
-            asks_left -= 1;
         };
         match reply {
             Reply::Answer(frame) => self.queue(Pending::Ready(frame)).await,
@@ -269,6 +277,10 @@ impl Requests {
                 self.queue(Pending::Held(frame, Instant::now() + hold)).await
             }
             Reply::Relay(frame) => self.relay_whole(&frame).await,
+            // Not again: it would have to be a broker that the answer itself has just asked for.
+            Reply::Elsewhere(broker) => {
+                Err(ConnectionError::Refused(format!("moved to broker {broker} twice")))
+            }
             Reply::Gather(gather) => self.gather(gather).await,
             Reply::Close(reason) => Err(ConnectionError::Refused(reason)),
         }
@@ -404,7 +416,25 @@ impl Requests {
         }
         let Entry { context, listener, connection, .. } = &self.entry;
         let (broker, transport) = backend::open(context, listener, *connection).await?;
-        let lease = context.brokers.lease(broker);
+        self.relay_to(broker, transport).await
+    }
+
+    /// Relays to `broker` from now on, if it can be reached; answers which broker it is then. What was
+    /// asked of the one before is still answered, in its turn.
+    async fn move_to(&mut self, broker: BrokerId) -> Result<BrokerId, ConnectionError> {
+        let Entry { context, listener, .. } = &self.entry;
+        match backend::reach(context, listener, broker).await {
+            Some(transport) => self.relay_to(broker, transport).await,
+            None => self.open_backend().await,
+        }
+    }
+
+    async fn relay_to(
+        &mut self,
+        broker: BrokerId,
+        transport: Transport,
+    ) -> Result<BrokerId, ConnectionError> {
+        let lease = self.entry.context.brokers.lease(broker);
         let (reader, writer) = split(transport);
         self.backend = Some(Backend { broker, writer });
         self.queue(Pending::Backend(broker, reader, lease)).await?;

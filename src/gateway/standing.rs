@@ -91,7 +91,7 @@ impl Standings {
             }
             found
         };
-        Ok(Self::led(asker.context, found).await)
+        Ok(Self::stand(asker.context, found).await)
     }
 
     /// Those of `asked` for one that may do anything in the cluster.
@@ -101,10 +101,10 @@ impl Standings {
             let mut search = Search { image: &image, allow: None, wanted: Wanted::default() };
             search.find_all(&asked)
         };
-        Self::led(context, found).await
+        Self::stand(context, found).await
     }
 
-    async fn led(context: &Context, found: Vec<Found>) -> Self {
+    async fn stand(context: &Context, found: Vec<Found>) -> Self {
         let keys = found.iter().filter_map(|found| Some(found.as_ref().ok()?.0)).collect();
         let mut led = context.leader.led(keys).await.into_iter();
         let standings: Vec<_> = found
@@ -123,6 +123,14 @@ impl Standings {
     /// The next one; more than were asked for are not ours.
     pub fn take(&mut self) -> Standing {
         self.0.next().unwrap_or(Standing::Refused(ResponseError::NotLeaderOrFollower.code()))
+    }
+
+    /// Those not yet taken that we lead.
+    pub fn led(&self) -> impl Iterator<Item = &Led> {
+        self.as_slice().iter().filter_map(|standing| match standing {
+            Standing::Led(led) => Some(&**led),
+            Standing::Refused(_) => None,
+        })
     }
 
     /// Those not yet taken.

@@ -1,11 +1,10 @@
 //! Fetch of consumers: we hold no log, so they are sent to an in-sync replica that does (KIP-392).
-//! A client that does not go there has its fetches relayed, where the connection's broker can serve;
-//! one too old to be sent anywhere has them rewritten ([`old`]).
+//! One that does not go there is served over its connection: the fetch is relayed where the broker
+//! behind it holds everything, else, and for clients too old to be sent anywhere, [`rewritten`].
 
-mod old;
 mod redirects;
+mod rewritten;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +15,6 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse};
 
 pub use self::redirects::Redirects;
 use super::{AnswerError, Asked, Asker, Reply};
-use crate::gateway::backend;
 use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
 use crate::image::BrokerImage;
@@ -28,9 +26,9 @@ const PREFERRED_REPLICA_SINCE: i16 = 11;
 const SESSIONS_SINCE: i16 = 7;
 /// First version that names the asking replica in a structure.
 const REPLICA_STATE_SINCE: i16 = 15;
-/// How often a client is sent away before its fetches are relayed.
-const SENDS_BEFORE_RELAY: u32 = 3;
-/// Longest that an answer is held for a client that keeps coming back and cannot be relayed.
+/// How often a client is sent away before it is served over its connection.
+const SENDS_MAX: u32 = 3;
+/// Longest that an answer is held for a client that keeps coming back and cannot be served.
 const HOLD_MAX: Duration = Duration::from_millis(500);
 /// Answers a Fetch.
 pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, AnswerError> {
@@ -49,9 +47,9 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
     }
     let standings = Standings::look_up(asker, Operation::Read, named(&asked.body)).await?;
     if version < PREFERRED_REPLICA_SINCE {
-        return old::answer(asked, standings, asker);
+        return serve(frame, asked, standings, asker);
     }
-    full(frame, &asked, standings, asker)
+    full(frame, asked, standings, asker)
 }
 
 /// The end of a client that calls itself a broker outside the listener that brokers use.
@@ -85,36 +83,44 @@ async fn in_session(
 
 fn full(
     frame: Bytes,
-    asked: &Asked<FetchRequest>,
+    asked: Asked<FetchRequest>,
     mut standings: Standings,
     asker: &mut Asker<'_>,
 ) -> Result<Reply, AnswerError> {
     let mut straight_back = false;
-    let mut backend_holds_all = true;
-    let mut led_keys = BTreeSet::new();
-    for standing in standings.as_slice() {
-        if let Standing::Led(led) = standing {
-            let times = asker.redirects.tell(led.key, asker.now);
-            straight_back |= times > SENDS_BEFORE_RELAY;
-            backend_holds_all &= holds(asker.backend, led);
-            led_keys.insert(led.key);
-        }
+    for led in standings.led() {
+        straight_back |= asker.redirects.tell(led.key, asker.now) > SENDS_MAX;
     }
-    let relays = !asker.redirects.relayed.is_empty();
+    if straight_back {
+        return serve(frame, asked, standings, asker);
+    }
+    let relayed = std::mem::take(&mut asker.redirects.relayed);
     // Without topics it only closes a session, which is the follower's if there is one.
-    let closes = led_keys.is_empty() && asked.body.topics.is_empty();
-    if (backend_holds_all && straight_back && !led_keys.is_empty()) || (relays && closes) {
-        asker.redirects.relayed = led_keys;
+    if !relayed.is_empty() && asked.body.topics.is_empty() {
         return Ok(Reply::Relay(frame));
     }
+    let response = response(&asked, &mut standings, asker);
+    asked.answer(&response)
+}
+
+/// Serves a client that cannot be sent away: over a broker that holds what is asked, if there is one.
+fn serve(
+    frame: Bytes,
+    asked: Asked<FetchRequest>,
+    standings: Standings,
+    asker: &mut Asker<'_>,
+) -> Result<Reply, AnswerError> {
     asker.redirects.relayed.clear();
-    let response = response(asked, &mut standings, asker);
-    match asked.answer(&response)? {
-        Reply::Answer(answer) if straight_back => {
-            Ok(Reply::Held(answer, duration(asked.body.max_wait_ms).min(HOLD_MAX)))
-        }
-        reply => Ok(reply),
+    let in_sync: Vec<_> = standings.led().map(|led| &led.partition.in_sync[..]).collect();
+    if let Some(broker) = asker.better_backend(&asked.body.rack_id, &in_sync) {
+        return Ok(Reply::Elsewhere(broker));
     }
+    let knows_all = asked.version() >= PREFERRED_REPLICA_SINCE;
+    if knows_all && standings.led().all(|led| holds(asker.backend, led)) {
+        asker.redirects.relayed = standings.led().map(|led| led.key).collect();
+        return Ok(Reply::Relay(frame));
+    }
+    rewritten::answer(asked, standings, asker)
 }
 
 fn named(request: &FetchRequest) -> Vec<(TopicRef, i32)> {
@@ -191,10 +197,7 @@ fn empty(partition: &FetchPartition) -> PartitionData {
 /// The live in-sync replicas: those in the client's rack where there are any, else all.
 fn replicas(led: &Led, rack: &str, listener: &str, asker: &Asker<'_>) -> Vec<BrokerId> {
     let image = asker.context.image.borrow();
-    let in_sync = led.partition.in_sync.iter().filter_map(|&id| image.broker(id));
-    let live = in_sync
-        .filter(|broker| backend::is_live(&image, broker, listener, asker.context.broker_id));
-    let live = asker.answering(live.collect());
+    let live = asker.live(&image, listener, &led.partition.in_sync);
     let is_near = |broker: &&&BrokerImage| broker.rack.as_deref() == Some(rack);
     let near: Vec<_> = live.iter().filter(is_near).map(|broker| broker.id).collect();
     if rack.is_empty() || near.is_empty() {

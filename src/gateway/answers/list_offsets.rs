@@ -20,7 +20,6 @@ use super::{
     AnswerError, AnswerKind, Ask, Asked, Asker, Gather, Reply, answer_frame, decode_answer,
     request_frame,
 };
-use crate::gateway::backend;
 use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
 use crate::types::{BrokerId, LeaderEpoch, Offset, Uuid};
@@ -173,10 +172,7 @@ pub(super) fn replica_to_ask(led: &Led, asker: &Asker<'_>) -> Option<BrokerId> {
     }
     let listener = asker.aside?;
     let image = asker.context.image.borrow();
-    let live = in_sync.iter().filter_map(|&id| image.broker(id));
-    let live =
-        live.filter(|broker| backend::is_live(&image, broker, listener, asker.context.broker_id));
-    asker.answering(live.collect()).first().map(|broker| broker.id)
+    asker.live(&image, listener, in_sync).first().map(|broker| broker.id)
 }
 
 fn one_offset(topic: &ListOffsetsTopic, partition: &ListOffsetsPartition) -> ListOffsetsTopic {

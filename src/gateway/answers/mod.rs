@@ -17,6 +17,8 @@ mod share;
 #[cfg(test)]
 pub(super) mod testing;
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -28,10 +30,10 @@ use kafka_protocol::protocol::{
 use tokio::time::Instant;
 
 pub use self::fetch::Redirects;
-use super::Context;
 use super::classify::Local;
 use super::rights::{Rights, Wanted};
-use crate::image::BrokerImage;
+use super::{Context, backend};
+use crate::image::{BrokerImage, Image};
 use crate::types::BrokerId;
 use crate::wire::shape::{ShapeError, check_request};
 
@@ -43,6 +45,8 @@ pub enum Reply {
     Held(Bytes, Duration),
     /// Relay the request as it came (without its length).
     Relay(Bytes),
+    /// Relay the connection to this broker from now on, and ask again what to reply.
+    Elsewhere(BrokerId),
     /// Ask brokers first.
     Gather(Gather),
     /// The protocol has no words for it: close the connection, and say this in the log.
@@ -127,6 +131,8 @@ pub struct Asker<'a> {
     pub connection: u64,
     /// The broker that the connection is relayed to.
     pub backend: BrokerId,
+    /// Whether another broker may take its place: not where the client has proved itself to this one.
+    pub may_move: bool,
     /// The listener at which other brokers can be asked; where there is none, they cannot.
     pub aside: Option<&'a str>,
     /// What the client may do.
@@ -138,12 +144,44 @@ pub struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// Those of `live` that have answered lately; all, where none has.
-    fn answering<'a>(&self, live: Vec<&'a BrokerImage>) -> Vec<&'a BrokerImage> {
-        let brokers = &self.context.brokers;
-        let is_avoided = |broker: &&BrokerImage| brokers.is_avoided(broker.id, self.now);
+    /// The live brokers among `replicas` that have answered lately; where none has, all live ones.
+    fn live<'a>(
+        &self,
+        image: &'a Image,
+        listener: &str,
+        replicas: &[BrokerId],
+    ) -> Vec<&'a BrokerImage> {
+        let context = self.context;
+        let known = replicas.iter().filter_map(|&id| image.broker(id));
+        let live: Vec<_> = known
+            .filter(|broker| backend::is_live(image, broker, listener, context.broker_id))
+            .collect();
+        let is_avoided = |broker: &&BrokerImage| context.brokers.is_avoided(broker.id, self.now);
         let answering: Vec<_> = live.iter().copied().filter(|b| !is_avoided(b)).collect();
         if answering.is_empty() { live } else { answering }
+    }
+
+    /// The broker that this connection had better be relayed to, for partitions whose in-sync
+    /// replicas are these: one that holds more of them than the present one, or as many in the
+    /// client's rack. Of several the one with the fewest client connections.
+    fn better_backend(&self, rack: &str, in_sync: &[&[BrokerId]]) -> Option<BrokerId> {
+        if !self.may_move {
+            return None;
+        }
+        let image = self.context.image.borrow();
+        let holders: BTreeSet<_> = in_sync.iter().copied().flatten().copied().collect();
+        let worth = |broker: &BrokerImage| {
+            let held = in_sync.iter().filter(|replicas| replicas.contains(&broker.id)).count();
+            (held, !rack.is_empty() && broker.rack.as_deref() == Some(rack))
+        };
+        let holders: Vec<_> = holders.into_iter().collect();
+        let live = self.live(&image, self.listener, &holders);
+        let present = live.iter().find(|broker| broker.id == self.backend);
+        let present = present.map_or((0, false), |broker| worth(broker));
+        let connections = |broker: &BrokerImage| self.context.brokers.connections(broker.id);
+        let best =
+            live.iter().max_by_key(|broker| (worth(broker), Reverse(connections(broker))))?;
+        (worth(best) > present).then_some(best.id)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::types::{BrokerId, LeaderEpoch, LinkName, Offset, PartitionKey, TopicI
 /// Our seat.
 pub const SEAT: i32 = 9001;
 /// A mirror: partition 0 in order, 1 without a high watermark, 2 without an in-sync replica, 3 with
-/// broker 1 alone in sync.
+/// broker 1 alone in sync, 4 with broker 2 alone.
 pub const MIRROR: &str = "orders";
 pub const MIRROR_ID: TopicId = TopicId(Uuid::from_u128(7));
 /// Topic "plain", which is not a mirror.
@@ -89,6 +89,7 @@ fn led(key: PartitionKey) -> Option<LedPartition> {
         in_sync: match key.partition {
             2 => Vec::new(),
             3 => vec![BrokerId(1)],
+            4 => vec![BrokerId(2)],
             _ => [1, 2, 3].map(BrokerId).to_vec(),
         },
     })
@@ -99,6 +100,7 @@ pub struct Parts<'a> {
     pub context: &'a Context,
     pub redirects: Redirects,
     pub backend: i32,
+    pub may_move: bool,
     pub aside: Option<&'static str>,
     pub rights: Rights,
     pub connection: u64,
@@ -110,6 +112,7 @@ pub fn asker_of(context: &Context) -> Parts<'_> {
         context,
         redirects: Redirects::default(),
         backend: 4,
+        may_move: false,
         aside: Some(LISTENER),
         rights: Rights::unlimited(),
         connection: 5,
@@ -124,6 +127,7 @@ impl Parts<'_> {
             listener: LISTENER,
             connection: self.connection,
             backend: BrokerId(self.backend),
+            may_move: self.may_move,
             aside: self.aside,
             rights: &self.rights,
             redirects: &mut self.redirects,
@@ -169,6 +173,7 @@ pub fn decoded<R: Request>(version: i16, reply: Reply) -> R::Response {
         Reply::Answer(frame) | Reply::Held(frame, _) => decoded_frame::<R>(version, frame),
         Reply::Relay(_) => panic!("relayed"),
         Reply::Gather(_) => panic!("gathered"),
+        Reply::Elsewhere(broker) => panic!("moved to {broker}"),
         Reply::Close(reason) => panic!("closed: {reason}"),
     }
 }
@@ -180,7 +185,7 @@ pub fn finished(finish: Finish, answers: Vec<Option<BytesMut>>) -> Reply {
 fn image(members: &[Member]) -> Arc<Image> {
     let mut replay = Replay::new();
     let mut records: Vec<_> = members.iter().map(broker_record).collect();
-    for (name, id, partitions) in [(MIRROR, MIRROR_ID, 4), ("plain", OTHER, 1)] {
+    for (name, id, partitions) in [(MIRROR, MIRROR_ID, 5), ("plain", OTHER, 1)] {
         let topic = Record::new(2).text(name).raw(id.0.as_bytes()).raw(&[0]);
         records.push(topic.0);
         records.extend((0..partitions).map(|partition| partition_record(id, partition)));

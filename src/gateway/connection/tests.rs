@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
-use kafka_protocol::messages::fetch_request::{FetchTopic, ReplicaState};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::{
@@ -338,6 +338,73 @@ async fn replicas_are_asked_in_line_or_aside() {
     aside.send(&offset_answer(3)).await;
     assert_eq!(offset(client.receive().await), 33);
     assert!(aside.is_closed().await);
+}
+
+fn old_fetch(partition: i32) -> Bytes {
+    let partition = FetchPartition::default()
+        .with_partition(partition)
+        .with_fetch_offset(20)
+        .with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default()
+        .with_topic(StrBytes::from_static_str(MIRROR).into())
+        .with_partitions(vec![partition]);
+    request(8, &FetchRequest::default().with_session_epoch(0).with_topics(vec![topic]))
+}
+
+fn fetch_answer(partition: i32, version: i16) -> BytesMut {
+    let partition = PartitionData::default()
+        .with_partition_index(partition)
+        .with_high_watermark(90)
+        .with_aborted_transactions(None)
+        .with_preferred_read_replica((-1).into())
+        .with_records(Some(Bytes::from_static(b"records")));
+    let topic = FetchableTopicResponse::default()
+        .with_topic(StrBytes::from_static_str(MIRROR).into())
+        .with_partitions(vec![partition]);
+    let mut answer = BytesMut::from(&[0, 0, 0, 77][..]);
+    FetchResponse::default().with_responses(vec![topic]).encode(&mut answer, version).unwrap();
+    answer
+}
+
+fn records(frame: Bytes, version: i16) -> Option<Bytes> {
+    let length = i32::try_from(frame.len()).unwrap().to_be_bytes();
+    let frame = [&length[..], &frame].concat().into();
+    let response = decoded_frame::<FetchRequest>(version, frame);
+    response.responses[0].partitions[0].records.clone()
+}
+
+#[tokio::test]
+async fn a_connection_moves_to_a_broker_that_holds_what_is_asked() {
+    let stage = Stage::new().await;
+    let (mut client, mut broker) = stage.client_at(1).await;
+    client.send(&old_fetch(3)).await;
+    grant(&mut broker).await;
+    broker.receive().await;
+    // Only broker 2 holds this one; what was asked before is answered first, by broker 1.
+    client.send(&old_fetch(4)).await;
+    client.send(&relayed(9, 10)).await;
+    let (id, mut second) = stage.broker().await;
+    assert_eq!((id, second.receive().await[..4].to_vec()), (2, vec![0, 1, 0, 11]));
+    assert_eq!(second.receive().await, relayed(9, 10));
+    second.send(&fetch_answer(4, 11)).await;
+    second.send(b"answer 9").await;
+    broker.send(&fetch_answer(3, 11)).await;
+    for _ in 0..2 {
+        assert_eq!(records(client.receive().await, 8).as_deref(), Some(&b"records"[..]));
+    }
+    assert_eq!(client.receive().await, b"answer 9"[..]);
+    assert!(broker.is_closed().await, "nobody is behind it any more");
+    let connections = [1, 2].map(|id| stage.context.brokers.connections(BrokerId(id)));
+    assert_eq!(connections, [0, 1]);
+
+    // One that cannot be reached is no reason to give up the one that can.
+    let mut gone = Stage::new().await;
+    let (mut client, mut broker) = gone.client_at(1).await;
+    gone.brokers.remove(1);
+    client.send(&old_fetch(4)).await;
+    grant(&mut broker).await;
+    let code = client.receive().await;
+    assert_eq!(records(code, 8).map(|records| records.len()), Some(0));
 }
 
 #[tokio::test]

@@ -22,8 +22,8 @@ pub struct Redirects {
     sent: HashMap<BrokerId, usize>,
     /// Partitions of the last full fetch that was relayed; a fetch session may go on with them.
     pub relayed: BTreeSet<PartitionKey>,
-    /// How often an old client's fetch was put to one of several replicas.
-    pub turn: usize,
+    /// Replicas to which fetches were put that had several to choose from; the latest comes last.
+    asked: Vec<BrokerId>,
 }
 
 #[derive(Debug)]
@@ -47,6 +47,15 @@ impl Redirects {
         told.last = now;
         told.times += 1;
         told.times
+    }
+
+    /// The one of `brokers` that a fetch is put to next: the one that has waited longest.
+    pub fn turn(&mut self, brokers: &BTreeSet<BrokerId>) -> Option<BrokerId> {
+        let waited = |broker: &&BrokerId| self.asked.iter().position(|asked| asked == *broker);
+        let next = *brokers.iter().min_by_key(waited)?;
+        self.asked.retain(|asked| *asked != next);
+        self.asked.push(next);
+        Some(next)
     }
 
     /// The one of `replicas` to which a partition that was [told](Self::tell) is sent: where this

@@ -1,16 +1,20 @@
 //! Where consumers are sent, and when they are relayed.
 
+use std::collections::BTreeSet;
+
 use kafka_protocol::messages::FetchResponse;
 use kafka_protocol::messages::fetch_request::{FetchTopic, ReplicaState};
 use kafka_protocol::protocol::StrBytes;
 
+use super::super::answer_frame;
 use super::super::testing::{
-    MIRROR, MIRROR_ID, OTHER, Parts, asker_of, decoded, request, versions_of, world,
+    MIRROR, MIRROR_ID, OTHER, Parts, asker_of, decoded, finished, request, versions_of, world,
 };
 use super::redirects::STRAIGHT_BACK;
 use super::*;
 use crate::gateway::Context;
 use crate::types::Uuid;
+use bytes::BytesMut;
 
 fn fetch(version: i16, topics: &[(&'static str, i32)], rack: &'static str) -> FetchRequest {
     let topics = topics.iter().map(|&(name, partition)| {
@@ -123,17 +127,99 @@ async fn a_client_that_comes_straight_back_is_relayed_where_its_broker_can_serve
     assert!(matches!(reply(17, &body, &mut parts).await, Reply::Answer(_)));
 }
 
+/// Sends the client away as often as it takes; the next fetch of `body` has to be served.
+async fn insist(version: i16, body: &FetchRequest, parts: &mut Parts<'_>) -> BTreeSet<i32> {
+    let mut seen = BTreeSet::new();
+    for _ in 0..SENDS_MAX {
+        let response = decoded::<FetchRequest>(version, reply(version, body, parts).await);
+        seen.insert(response.responses[0].partitions[0].preferred_read_replica.0);
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_client_that_comes_straight_back_is_moved_to_a_broker_that_can_serve() {
+    let world = world();
+    let mut parts = asker_of(&world);
+    parts.may_move = true;
+    let body = fetch(17, &[(MIRROR, 0)], "b");
+    assert_eq!(insist(17, &body, &mut parts).await, BTreeSet::from([2]), "the client's rack");
+    let elsewhere = |reply, id| matches!(reply, Reply::Elsewhere(BrokerId(broker)) if broker == id);
+    // None of it is here; all of it, but in the other rack; all of it.
+    for (backend, moves) in [(4, true), (1, true), (2, false)] {
+        parts.backend = backend;
+        let reply = reply(17, &body, &mut parts).await;
+        assert_eq!(elsewhere(reply, 2), moves, "from broker {backend}");
+    }
+    // One with fewer clients of two that hold it, and never for the rack what holds less.
+    let _client = world.brokers.lease(BrokerId(1));
+    parts.backend = 4;
+    assert!(elsewhere(reply(17, &fetch(17, &[(MIRROR, 0)], ""), &mut parts).await, 2));
+    let body = fetch(17, &[(MIRROR, 0), (MIRROR, 3)], "b");
+    assert!(elsewhere(reply(17, &body, &mut parts).await, 1));
+    parts.backend = 1;
+    assert!(matches!(reply(17, &body, &mut parts).await, Reply::Relay(_)));
+    // A broker that did not answer lately is as good as one that holds nothing.
+    world.brokers.avoid(BrokerId(1), parts.now);
+    assert!(elsewhere(reply(17, &body, &mut parts).await, 2));
+}
+
+#[tokio::test]
+async fn a_client_that_comes_straight_back_is_served_where_its_broker_holds_nothing() {
+    let world = world();
+    for version in versions_of::<FetchRequest>().filter(|version| *version >= 11) {
+        let body = fetch(version, &[(MIRROR, 0)], "");
+        let mut parts = asker_of(&world);
+        let seen = insist(version, &body, &mut parts).await;
+        assert_eq!(seen, BTreeSet::from([1, 2]), "another replica is tried");
+        let Reply::Gather(gather) = reply(version, &body, &mut parts).await else {
+            panic!("version {version} is not served");
+        };
+        let sent = Asked::<FetchRequest>::decode(gather.asks[0].request.slice(4..)).unwrap();
+        assert_eq!(sent.body.topics[0].topic.as_str(), MIRROR);
+        let partition = PartitionData::default()
+            .with_high_watermark(88)
+            .with_preferred_read_replica((-1).into())
+            .with_records(Some(Bytes::from_static(b"a batch")));
+        let topic = FetchableTopicResponse::default()
+            .with_topic(StrBytes::from_static_str(MIRROR).into())
+            .with_partitions(vec![partition]);
+        let theirs = top_level(0).with_responses(vec![topic]);
+        let theirs = answer_frame::<FetchRequest>(&sent.header, &theirs).unwrap();
+        let answer = finished(gather.finish, vec![Some(BytesMut::from(&theirs[4..]))]);
+        let response = decoded::<FetchRequest>(version, answer);
+        let topic = &response.responses[0];
+        assert!(if version < 13 {
+            topic.topic.as_str() == MIRROR
+        } else {
+            topic.topic_id == MIRROR_ID.0
+        });
+        assert_eq!(topic.partitions[0].records.as_deref(), Some(&b"a batch"[..]));
+        assert_eq!(topic.partitions[0].high_watermark, 88);
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_hold_parts_of_a_fetch_take_turns_whatever_else_is_asked() {
+    let world = world();
+    let mut parts = asker_of(&world);
+    let both = fetch(17, &[(MIRROR, 3), (MIRROR, 4)], "");
+    let one = fetch(17, &[(MIRROR, 4)], "");
+    insist(17, &both, &mut parts).await;
+    let mut asked = Vec::new();
+    for body in [&both, &one, &both, &one, &both, &both, &both] {
+        let Reply::Gather(gather) = reply(17, body, &mut parts).await else { panic!("not served") };
+        asked.push(gather.asks[0].broker.unwrap().0);
+    }
+    assert_eq!(asked, [1, 2, 1, 2, 1, 2, 1]);
+}
+
 #[tokio::test]
 async fn a_client_that_comes_straight_back_is_slowed_down_where_nobody_can_serve_it() {
     let world = world();
-    let body = fetch(17, &[(MIRROR, 0)], "");
+    let body = fetch(17, &[(MIRROR, 2)], "");
     let mut parts = asker_of(&world);
-    let mut seen = BTreeSet::new();
-    for _ in 0..3 {
-        let response = decoded::<FetchRequest>(17, reply(17, &body, &mut parts).await);
-        seen.insert(response.responses[0].partitions[0].preferred_read_replica.0);
-    }
-    assert_eq!(seen, BTreeSet::from([1, 2]), "another replica is tried");
+    insist(17, &body, &mut parts).await;
     let held = reply(17, &body, &mut parts).await;
     assert!(matches!(held, Reply::Held(_, hold) if hold == Duration::from_millis(300)));
 }

@@ -166,3 +166,21 @@ async fn nobody_but_the_connections_broker_is_asked_for_a_client_that_proved_its
     let response = decoded_frame::<FetchRequest>(8, frame);
     assert_eq!(response.responses[0].partitions[0].error_code, 6);
 }
+
+#[tokio::test]
+async fn an_old_client_is_moved_to_the_broker_that_holds_most() {
+    let world = world();
+    for (backend, asked, to) in [(4, [3, 3], 1), (1, [4, 4], 2), (2, [0, 3], 1)] {
+        let mut parts = asker_of(&world);
+        (parts.backend, parts.may_move) = (backend, true);
+        let moved = reply(fetch(8, &asked, 20), &mut parts).await;
+        assert!(matches!(moved, Reply::Elsewhere(broker) if broker == BrokerId(to)));
+        parts.backend = to;
+        let gather = gathered(fetch(8, &asked, 20), &mut parts).await;
+        assert_eq!(gather.asks[0].broker, Some(BrokerId(to)));
+    }
+    // Here a move would bring nothing.
+    let mut parts = asker_of(&world);
+    (parts.backend, parts.may_move) = (2, true);
+    gathered(fetch(8, &[3, 4], 20), &mut parts).await;
+}

@@ -1,8 +1,9 @@
-//! Fetch before version 11, whose answer cannot name another replica: the fetch is put to an in-sync
-//! replica as version 11, and its answer written back in the client's version (decision 0025). Record
-//! bytes are copied as they came; nothing is decoded or converted.
+//! Fetches of clients that cannot be sent away, and whose connection's broker does not hold everything
+//! or does not know their version: the fetch is put to an in-sync replica as version 11, and its answer
+//! written back in the client's version (decisions 0025 and 0029). Record bytes are copied as they
+//! came; nothing is decoded or converted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
@@ -12,8 +13,8 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{
-    AnswerError, Asked, Asker, HOLD_MAX, PREFERRED_REPLICA_SINCE, Reply, duration, empty, replicas,
-    top_level,
+    AnswerError, Asked, Asker, HOLD_MAX, PREFERRED_REPLICA_SINCE, Reply, duration, empty, holds,
+    replicas, top_level,
 };
 use crate::gateway::answers::{
     AnswerKind, Ask, Gather, answer_frame, decode_answer, request_frame,
@@ -33,7 +34,7 @@ const NOT_NOW: ResponseError = ResponseError::NotLeaderOrFollower;
 enum Plan {
     Refused(i16),
     /// Asked of this broker, or answered empty while another one is asked.
-    At(BrokerId, Bounds),
+    At(BrokerId, StrBytes, Bounds),
 }
 
 /// Where our copy reaches: what a replica says of offsets within it is checked against it.
@@ -50,29 +51,19 @@ pub fn answer(
     mut standings: Standings,
     asker: &mut Asker<'_>,
 ) -> Result<Reply, AnswerError> {
+    let mut brokers = BTreeSet::new();
     let mut plans = Vec::new();
     for partition in asked.body.topics.iter().flat_map(|topic| &topic.partitions) {
         let standing = standings.take();
         let led = standing.led_at(partition.current_leader_epoch);
-        plans.push(led.and_then(|led| plan(led, asker)).unwrap_or_else(Plan::Refused));
-    }
-    let mut brokers: Vec<_> = plans
-        .iter()
-        .filter_map(|plan| match plan {
-            Plan::At(broker, _) => Some(*broker),
-            Plan::Refused(_) => None,
-        })
-        .collect();
-    brokers.sort_unstable();
-    brokers.dedup();
-    if brokers.is_empty() {
-        let frame = finish(&asked, &plans, BrokerId(-1), None)?;
-        return Ok(Reply::Held(frame, duration(asked.body.max_wait_ms).min(HOLD_MAX)));
+        let plan = led.and_then(|led| plan(led, &mut brokers, asker));
+        plans.push(plan.unwrap_or_else(Plan::Refused));
     }
     // One replica at a time, in turn: so an answer is never waited for with another in memory.
-    let turn = asker.redirects.turn % brokers.len();
-    asker.redirects.turn = turn.wrapping_add(1);
-    let broker = brokers[turn];
+    let Some(broker) = asker.redirects.turn(&brokers) else {
+        let frame = finish(&asked, &plans, BrokerId(-1), None)?;
+        return Ok(Reply::Held(frame, duration(asked.body.max_wait_ms).min(HOLD_MAX)));
+    };
     let fetch = ask(&asked.body, &plans, broker, brokers.len() == 1);
     let request = request_frame(&asked.header, ASKED_WITH, &fetch)?;
     let finish = move |answers: Vec<Option<BytesMut>>| {
@@ -84,36 +75,39 @@ pub fn answer(
 }
 
 /// The broker that the connection has anyway, where it is an in-sync replica; else another live one,
-/// where it may be asked.
-fn plan(led: &Led, asker: &Asker<'_>) -> Result<Plan, i16> {
+/// where it may be asked: one of `brokers`, so that they are few, or it is added to them.
+fn plan(led: &Led, brokers: &mut BTreeSet<BrokerId>, asker: &Asker<'_>) -> Result<Plan, i16> {
     let high_watermark = led.partition.high_watermark.ok_or(NOT_NOW.code())?;
-    let broker = if led.partition.in_sync.contains(&asker.backend) {
+    let broker = if holds(asker.backend, led) {
         asker.backend
     } else {
         let aside = asker.aside.ok_or(NOT_NOW.code())?;
         let replicas = replicas(led, "", aside, asker);
-        *replicas.first().ok_or(NOT_NOW.code())?
+        let among = replicas.iter().find(|replica| brokers.contains(*replica));
+        *among.or(replicas.first()).ok_or(NOT_NOW.code())?
     };
+    brokers.insert(broker);
     let (log_start, log_end) = (led.partition.log_start, led.partition.log_end);
-    Ok(Plan::At(broker, Bounds { log_start, log_end, high_watermark }))
+    let bounds = Bounds { log_start, log_end, high_watermark };
+    Ok(Plan::At(broker, StrBytes::from_string(led.topic.as_str().to_owned()), bounds))
 }
 
 /// The client's fetch of what `broker` holds, without a session: sessions would be the follower's.
 fn ask(request: &FetchRequest, plans: &[Plan], broker: BrokerId, alone: bool) -> FetchRequest {
     let mut plans = plans.iter();
     let mut topics = Vec::new();
-    for topic in &request.topics {
-        let theirs = topic
-            .partitions
-            .iter()
-            .filter(|_| matches!(plans.next(), Some(Plan::At(at, _)) if *at == broker));
-        let partitions: Vec<FetchPartition> = theirs
-            // The replica may learn of an epoch a moment after us: it is asked without one.
-            .map(|partition| partition.clone().with_current_leader_epoch(-1))
-            .collect();
-        if !partitions.is_empty() {
-            let topic = FetchTopic::default().with_topic(topic.topic.clone());
-            topics.push(topic.with_partitions(partitions));
+    for partition in request.topics.iter().flat_map(|topic| &topic.partitions) {
+        let Some(Plan::At(at, name, _)) = plans.next() else { continue };
+        if *at == broker {
+            // Neither epoch: the replica may learn of one a moment after us.
+            let partition = FetchPartition::default()
+                .with_partition(partition.partition)
+                .with_current_leader_epoch(-1)
+                .with_fetch_offset(partition.fetch_offset)
+                .with_log_start_offset(-1)
+                .with_partition_max_bytes(partition.partition_max_bytes);
+            let topic = FetchTopic::default().with_topic(name.clone().into());
+            topics.push(topic.with_partitions(vec![partition]));
         }
     }
     let wait = if alone { request.max_wait_ms } else { request.max_wait_ms.min(WAIT_IN_TURN_MS) };
@@ -152,17 +146,18 @@ fn finish(
     }
     let mut plans = plans.iter();
     let topics = asked.body.topics.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| {
-            let found = answered.remove(&(topic.topic.0.clone(), partition.partition));
-            match plans.next() {
-                Some(Plan::At(at, bounds)) if *at == broker => conclude(partition, found, bounds),
-                Some(Plan::At(_, bounds)) if was_asked => nothing_yet(partition, bounds),
-                Some(Plan::Refused(code)) => empty(partition).with_error_code(*code),
-                _ => empty(partition).with_error_code(NOT_NOW.code()),
+        let partitions = topic.partitions.iter().map(|partition| match plans.next() {
+            Some(Plan::At(at, name, bounds)) if *at == broker => {
+                let found = answered.remove(&(name.clone(), partition.partition));
+                conclude(partition, found, bounds)
             }
+            Some(Plan::At(_, _, bounds)) if was_asked => nothing_yet(partition, bounds),
+            Some(Plan::Refused(code)) => empty(partition).with_error_code(*code),
+            _ => empty(partition).with_error_code(NOT_NOW.code()),
         });
         FetchableTopicResponse::default()
             .with_topic(topic.topic.clone())
+            .with_topic_id(topic.topic_id)
             .with_partitions(partitions.collect())
     });
     let response: FetchResponse =
