@@ -13,6 +13,7 @@
 //! broker ID [fenced] [registration=N]   what the image says of it
 //! isr                             what change is proposed, with a lag time of 30 s
 //! unheard                         whether nobody in sync has asked for half the lag time
+//! heard                           who in sync has asked for 3 s, or all
 //! contradicted                    by which replica what we know is contradicted
 //! refused | unknown               the controller refused it; gave no answer
 //! ```
@@ -74,6 +75,10 @@ fn act(state: &mut State, verb: &str, words: &[&str]) -> String {
         "refused" => leadership.on_isr_refused(leadership.assignment().partition_epoch),
         "unknown" => leadership.on_isr_unknown(leadership.assignment().partition_epoch),
         "unheard" => return leadership.is_unheard(now, LAG_TIME / 2).to_string(),
+        "heard" => {
+            let heard = leadership.in_sync_heard(now, Duration::from_secs(3));
+            return format!("{:?}", heard.iter().map(|id| id.0).collect::<Vec<_>>());
+        }
         "contradicted" => {
             let by = leadership.contradicted_by().map(|by| (by.broker.0, by.offset.0));
             return format!("{by:?}");

@@ -94,8 +94,20 @@ impl Leadership {
 
     /// Whether no in-sync real replica has asked for `patience`: what is copied reaches nobody.
     pub fn is_unheard(&self, now: Duration, patience: Duration) -> bool {
-        let is_silent = |follower: &Follower| now.saturating_sub(follower.heard_at()) > patience;
-        self.in_sync_real().all(|id| self.followers.get(&id).is_none_or(is_silent))
+        self.in_sync_real().all(|id| self.is_silent(id, now, patience))
+    }
+
+    /// The in-sync real replicas that have asked within `patience`; where none has, all of them. One
+    /// that hangs counts as in sync for the whole lag time.
+    pub fn in_sync_heard(&self, now: Duration, patience: Duration) -> Vec<BrokerId> {
+        let is_heard = |id: &BrokerId| !self.is_silent(*id, now, patience);
+        let heard: Vec<_> = self.in_sync_real().filter(is_heard).collect();
+        if heard.is_empty() { self.in_sync_real().collect() } else { heard }
+    }
+
+    fn is_silent(&self, id: BrokerId, now: Duration, patience: Duration) -> bool {
+        let heard_at = self.followers.get(&id).map(Follower::heard_at);
+        heard_at.is_none_or(|heard_at| now.saturating_sub(heard_at) > patience)
     }
 
     fn is_behind(&self, id: BrokerId, now: Duration, lag_time: Duration) -> bool {

@@ -52,7 +52,7 @@ pub struct LedPartition {
     pub log_end: Offset,
     /// All leader epochs, where they are known.
     pub history: Option<Arc<EpochHistory>>,
-    /// Real brokers in sync, unfenced.
+    /// Real brokers in sync, unfenced: those that have asked lately, where any has.
     pub in_sync: Vec<BrokerId>,
 }
 

@@ -33,6 +33,10 @@ pub struct Passed {
     pub batches: u64,
 }
 
+/// A replica that has not asked for so long is sent no consumers while there is another; followers ask
+/// each 500 ms, unless `replica.fetch.wait.max.ms` is raised.
+const READABLE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A partition that we lead.
 #[derive(Debug)]
 pub struct Led {
@@ -478,7 +482,7 @@ impl Led {
     }
 
     /// For the gateway.
-    pub fn view(&self) -> LedPartition {
+    pub fn view(&self, now: Duration) -> LedPartition {
         LedPartition {
             link: self.mirror.link.clone(),
             leader_epoch: self.leadership.assignment().leader_epoch,
@@ -486,7 +490,7 @@ impl Led {
             log_start: self.leadership.log_start(),
             log_end: self.leadership.log_end(),
             history: self.leadership.history().cloned().map(Arc::new),
-            in_sync: self.leadership.in_sync_real().collect(),
+            in_sync: self.leadership.in_sync_heard(now, READABLE_PATIENCE),
         }
     }
 }

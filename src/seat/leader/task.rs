@@ -217,8 +217,9 @@ impl LeaderTask {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Led(keys, reply) => {
-                let views = keys.iter().map(|key| self.led.get(key).map(Led::view)).collect();
-                let _gone = reply.send(views);
+                let now = self.now();
+                let view = |key| self.led.get(key).map(|led| led.view(now));
+                let _gone = reply.send(keys.iter().map(view).collect());
             }
             Command::Bind(topics) => self.on_bind(topics),
             Command::Source(link, orders) => {
