@@ -7,7 +7,7 @@ use super::answers::{AnswerError, Asker};
 use super::rights::{Operation, Rights, Wanted};
 use crate::image::Image;
 use crate::seat::leader::LedPartition;
-use crate::types::{PartitionKey, TopicId, TopicName, Uuid};
+use crate::types::{BrokerId, LeaderEpoch, PartitionKey, TopicId, TopicName, Uuid};
 
 /// A topic as a request names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,23 +41,40 @@ pub struct Led {
     pub partition: LedPartition,
 }
 
+/// Who leads a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// The broker.
+    pub id: BrokerId,
+    /// Since when.
+    pub epoch: LeaderEpoch,
+}
+
 /// How a partition stands with us.
 #[derive(Clone, Debug)]
 pub enum Standing {
     /// We lead it and it is a mirror.
     Led(Box<Led>),
+    /// We do not lead it; who does, where somebody does.
+    Elsewhere(Option<Leader>),
     /// Not ours: the error code that says so.
     Refused(i16),
 }
 
 impl Standing {
-    /// The mirror, or the code that refuses it. A client whose leader epoch (`-1`: it names none)
+    /// The mirror, or the code that refuses it.
+    pub fn led(&self) -> Result<&Led, i16> {
+        match self {
+            Self::Led(led) => Ok(led),
+            Self::Elsewhere(_) => Err(ResponseError::NotLeaderOrFollower.code()),
+            Self::Refused(code) => Err(*code),
+        }
+    }
+
+    /// The same for one who says in which leader epoch. A client whose leader epoch (`-1`: it names none)
     /// is not ours is told to look again (KIP-320).
     pub fn led_at(&self, client_epoch: i32) -> Result<&Led, i16> {
-        let led = match self {
-            Self::Led(led) => led,
-            Self::Refused(code) => return Err(*code),
-        };
+        let led = self.led()?;
         let ours = led.partition.leader_epoch.0;
         if client_epoch >= 0 && client_epoch < ours {
             Err(ResponseError::FencedLeaderEpoch.code())
@@ -112,7 +129,7 @@ impl Standings {
             .map(|found| match found {
                 Ok((key, topic)) => match led.next().flatten() {
                     Some(partition) => Standing::Led(Box::new(Led { key, topic, partition })),
-                    None => Standing::Refused(ResponseError::NotLeaderOrFollower.code()),
+                    None => Standing::Elsewhere(other_leader(context, key)),
                 },
                 Err(code) => Standing::Refused(code),
             })
@@ -122,21 +139,26 @@ impl Standings {
 
     /// The next one; more than were asked for are not ours.
     pub fn take(&mut self) -> Standing {
-        self.0.next().unwrap_or(Standing::Refused(ResponseError::NotLeaderOrFollower.code()))
+        self.0.next().unwrap_or(Standing::Elsewhere(None))
     }
 
     /// Those not yet taken that we lead.
     pub fn led(&self) -> impl Iterator<Item = &Led> {
-        self.as_slice().iter().filter_map(|standing| match standing {
-            Standing::Led(led) => Some(&**led),
-            Standing::Refused(_) => None,
-        })
+        self.as_slice().iter().filter_map(|standing| standing.led().ok())
     }
 
     /// Those not yet taken.
     pub fn as_slice(&self) -> &[Standing] {
         self.0.as_slice()
     }
+}
+
+/// Ourselves do not count: what we do not lead yet, or not any more, is nobody's.
+fn other_leader(context: &Context, key: PartitionKey) -> Option<Leader> {
+    let image = context.image.borrow();
+    let partition = image.partition(key)?;
+    let id = partition.leader.filter(|id| *id != context.broker_id)?;
+    Some(Leader { id, epoch: partition.leader_epoch })
 }
 
 impl From<Vec<Standing>> for Standings {

@@ -10,13 +10,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::fetch_response::{
+    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use kafka_protocol::protocol::StrBytes;
 
 pub use self::redirects::Redirects;
+use super::hints::Hints;
 use super::{AnswerError, Asked, Asker, Reply};
 use crate::gateway::rights::Operation;
-use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
+use crate::gateway::standing::{Leader, Led, Standing, Standings, TopicRef};
 use crate::image::BrokerImage;
 use crate::types::BrokerId;
 
@@ -26,6 +30,8 @@ const PREFERRED_REPLICA_SINCE: i16 = 11;
 const SESSIONS_SINCE: i16 = 7;
 /// First version that names the asking replica in a structure.
 const REPLICA_STATE_SINCE: i16 = 15;
+/// First version that says with a refusal who leads.
+const HINTS_SINCE: i16 = 16;
 /// How often a client is sent away before it is served over its connection.
 const SENDS_MAX: u32 = 3;
 /// Longest that an answer is held for a client that keeps coming back and cannot be served.
@@ -70,7 +76,7 @@ async fn in_session(
         let standings = Standings::look_up(asker, Operation::Read, keys).await?;
         let all_led = standings.as_slice().iter().all(|standing| match standing {
             Standing::Led(led) => holds(asker.backend, led),
-            Standing::Refused(_) => false,
+            _ => false,
         });
         if all_led {
             return Ok(Reply::Relay(frame));
@@ -148,18 +154,40 @@ fn response(
     standings: &mut Standings,
     asker: &mut Asker<'_>,
 ) -> FetchResponse {
-    let topics = asked.body.topics.iter().map(|topic| {
+    let mut hints = Hints::default();
+    let mut topics = Vec::new();
+    for topic in &asked.body.topics {
         let partitions = topic.partitions.iter().map(|partition| {
             let standing = standings.take();
-            redirect(&asked.body.rack_id, partition, &standing, asker)
-                .unwrap_or_else(|code| empty(partition).with_error_code(code))
+            redirect(&asked.body.rack_id, partition, &standing, asker).unwrap_or_else(|code| {
+                let leader = hints.leader(code, &standing, asker);
+                let leader = leader.filter(|_| asked.version() >= HINTS_SINCE);
+                empty(partition).with_error_code(code).with_current_leader(named_leader(leader))
+            })
         });
-        FetchableTopicResponse::default()
+        let answer = FetchableTopicResponse::default()
             .with_topic(topic.topic.clone())
             .with_topic_id(topic.topic_id)
-            .with_partitions(partitions.collect())
+            .with_partitions(partitions.collect());
+        topics.push(answer);
+    }
+    let nodes = hints.nodes(asker).into_iter().filter(|_| asked.version() >= HINTS_SINCE);
+    let nodes = nodes.map(|node| {
+        NodeEndpoint::default()
+            .with_node_id(node.id.0.into())
+            .with_host(StrBytes::from_string(node.host))
+            .with_port(node.port.into())
+            .with_rack(node.rack.map(StrBytes::from_string))
     });
-    top_level(0).with_responses(topics.collect())
+    top_level(0).with_responses(topics).with_node_endpoints(nodes.collect())
+}
+
+fn named_leader(leader: Option<Leader>) -> LeaderIdAndEpoch {
+    leader.map_or_else(LeaderIdAndEpoch::default, |leader| {
+        LeaderIdAndEpoch::default()
+            .with_leader_id(leader.id.0.into())
+            .with_leader_epoch(leader.epoch.0)
+    })
 }
 
 fn redirect(

@@ -44,10 +44,10 @@ fn response(request: &WriteTxnMarkersRequest, mut standings: Standings) -> Write
     let markers = request.markers.iter().map(|marker| {
         let topics = marker.topics.iter().map(|topic| {
             let partitions = topic.partition_indexes.iter().map(|&partition| {
-                let code = match standings.take() {
-                    Standing::Led(_) => 0,
-                    Standing::Refused(CLUSTER_REFUSED) => CLUSTER_REFUSED,
-                    Standing::Refused(_) => ResponseError::NotLeaderOrFollower.code(),
+                let code = match standings.take().led() {
+                    Ok(_) => 0,
+                    Err(CLUSTER_REFUSED) => CLUSTER_REFUSED,
+                    Err(_) => ResponseError::NotLeaderOrFollower.code(),
                 };
                 WritableTxnMarkerPartitionResult::default()
                     .with_partition_index(partition)

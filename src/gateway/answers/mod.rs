@@ -7,6 +7,7 @@ mod epochs;
 mod fetch;
 #[cfg(test)]
 mod garbage;
+mod hints;
 mod list_offsets;
 mod markers;
 mod produce;

@@ -3,16 +3,21 @@
 
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::hints::Hints;
 use super::{AnswerError, Asked, Asker, Reply};
 use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Led, Standing, Standings, TopicRef};
 
 /// First version with a text beside the error code.
 const TEXT_SINCE: i16 = 8;
+/// First version that names the leader.
+const HINTS_SINCE: i16 = 10;
 
 /// Answers a Produce.
 pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, AnswerError> {
@@ -24,7 +29,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
         )));
     }
     let standings = Standings::look_up(asker, Operation::Write, named(&asked.body)).await?;
-    asked.answer(&response(&asked.body, asked.version(), standings))
+    asked.answer(&response(&asked.body, asked.version(), standings, asker))
 }
 
 fn named(request: &ProduceRequest) -> Vec<(TopicRef, i32)> {
@@ -35,11 +40,25 @@ fn named(request: &ProduceRequest) -> Vec<(TopicRef, i32)> {
     named.collect()
 }
 
-fn response(request: &ProduceRequest, version: i16, mut standings: Standings) -> ProduceResponse {
-    let topics = request.topic_data.iter().map(|topic| {
+fn response(
+    request: &ProduceRequest,
+    version: i16,
+    mut standings: Standings,
+    asker: &Asker<'_>,
+) -> ProduceResponse {
+    let mut hints = Hints::default();
+    let mut topics = Vec::new();
+    for topic in &request.topic_data {
         let partitions = topic.partition_data.iter().map(|partition| {
-            let (code, text) = refusal(&standings.take());
+            let standing = standings.take();
+            let (code, text) = refusal(&standing);
+            let leader = hints.leader(code, &standing, asker).filter(|_| version >= HINTS_SINCE);
             PartitionProduceResponse::default()
+                .with_current_leader(leader.map_or_else(LeaderIdAndEpoch::default, |leader| {
+                    LeaderIdAndEpoch::default()
+                        .with_leader_id(leader.id.0.into())
+                        .with_leader_epoch(leader.epoch.0)
+                }))
                 .with_index(partition.index)
                 .with_error_code(code)
                 .with_base_offset(-1)
@@ -47,18 +66,30 @@ fn response(request: &ProduceRequest, version: i16, mut standings: Standings) ->
                 .with_log_start_offset(-1)
                 .with_error_message(text.filter(|_| version >= TEXT_SINCE))
         });
-        TopicProduceResponse::default()
+        let answer = TopicProduceResponse::default()
             .with_name(topic.name.clone())
             .with_topic_id(topic.topic_id)
-            .with_partition_responses(partitions.collect())
+            .with_partition_responses(partitions.collect());
+        topics.push(answer);
+    }
+    let nodes = hints.nodes(asker).into_iter().filter(|_| version >= HINTS_SINCE);
+    let nodes = nodes.map(|node| {
+        NodeEndpoint::default()
+            .with_node_id(node.id.0.into())
+            .with_host(StrBytes::from_string(node.host))
+            .with_port(node.port.into())
+            .with_rack(node.rack.map(StrBytes::from_string))
     });
-    ProduceResponse::default().with_responses(topics.collect()).with_throttle_time_ms(0)
+    ProduceResponse::default()
+        .with_responses(topics)
+        .with_throttle_time_ms(0)
+        .with_node_endpoints(nodes.collect())
 }
 
 fn refusal(standing: &Standing) -> (i16, Option<StrBytes>) {
-    match standing {
-        Standing::Refused(code) => (*code, None),
-        Standing::Led(led) => {
+    match standing.led() {
+        Err(code) => (code, None),
+        Ok(led) => {
             let text = StrBytes::from_string(read_only(led));
             (ResponseError::PolicyViolation.code(), Some(text))
         }
@@ -126,6 +157,19 @@ mod tests {
         let topics = response.responses.iter();
         let codes: Vec<_> = topics.map(|t| t.partition_responses[0].error_code).collect();
         assert_eq!(codes, [6, 44, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_producer_is_told_who_leads_where_its_version_has_words_for_it() {
+        let world = world();
+        for version in versions_of::<ProduceRequest>() {
+            let reply =
+                answer(produce(version, -1, &["plain"]), &mut asker_of(&world).asker()).await;
+            let response = decoded::<ProduceRequest>(version, reply.unwrap());
+            let leader = &response.responses[0].partition_responses[0].current_leader;
+            let told = (leader.leader_id.0, leader.leader_epoch, response.node_endpoints.len());
+            assert_eq!(told, if version >= 10 { (1, 7, 1) } else { (-1, -1, 0) }, "v{version}");
+        }
     }
 
     #[tokio::test]

@@ -19,8 +19,6 @@ use crate::gateway::rights::Operation;
 use crate::gateway::standing::{Standings, TopicRef};
 use crate::types::{BrokerId, Uuid};
 
-/// `-1` names no epoch: this request has none.
-const NO_EPOCH: i32 = -1;
 const NOT_NOW: ResponseError = ResponseError::NotLeaderOrFollower;
 
 /// Answers a DescribeProducers.
@@ -36,9 +34,8 @@ pub async fn answer(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerErro
     for topic in &asked.body.topics {
         for &partition in &topic.partition_indexes {
             let standing = standings.take();
-            let holder = standing
-                .led_at(NO_EPOCH)
-                .and_then(|led| replica_to_ask(led, asker).ok_or(NOT_NOW.code()));
+            let holder =
+                standing.led().and_then(|led| replica_to_ask(led, asker).ok_or(NOT_NOW.code()));
             match holder {
                 Ok(broker) => shares.entry(broker).or_default().push(
                     TopicRequest::default()

@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
 
 use super::{AnswerError, Asked, Asker, Reply};
 use crate::gateway::rights::Operation;
-use crate::gateway::standing::{Standing, Standings, TopicRef};
+use crate::gateway::standing::{Standings, TopicRef};
 use crate::types::Uuid;
 
 /// Answers a DeleteRecords: a mirror's log start is the source's.
@@ -28,10 +28,8 @@ pub async fn delete_records(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply
     let mut standings = Standings::look_up(asker, Operation::Delete, named.collect()).await?;
     let topics = asked.body.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            let code = match standings.take() {
-                Standing::Led(_) => ResponseError::PolicyViolation.code(),
-                Standing::Refused(code) => code,
-            };
+            let refused = standings.take().led().err();
+            let code = refused.unwrap_or(ResponseError::PolicyViolation.code());
             DeleteRecordsPartitionResult::default()
                 .with_partition_index(partition.partition_index)
                 .with_low_watermark(-1)

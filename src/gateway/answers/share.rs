@@ -76,9 +76,9 @@ pub async fn acknowledge(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, Answe
 }
 
 fn refusal(standing: &Standing) -> (i16, Option<StrBytes>) {
-    let led = match standing {
-        Standing::Led(led) => led,
-        Standing::Refused(code) => return (*code, None),
+    let led = match standing.led() {
+        Ok(led) => led,
+        Err(code) => return (code, None),
     };
     let text = format!(
         "topic {} is a mirror of link {} (lockstep): share groups can read it once it is promoted",

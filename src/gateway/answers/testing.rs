@@ -26,7 +26,7 @@ pub const SEAT: i32 = 9001;
 /// broker 1 alone in sync, 4 with broker 2 alone.
 pub const MIRROR: &str = "orders";
 pub const MIRROR_ID: TopicId = TopicId(Uuid::from_u128(7));
-/// Topic "plain", which is not a mirror.
+/// Topic "plain", which is not a mirror: broker 1 leads it.
 pub const OTHER: TopicId = TopicId(Uuid::from_u128(8));
 pub const LISTENER: &str = "PLAINTEXT";
 
@@ -216,7 +216,8 @@ fn broker_record(member: &Member) -> Vec<u8> {
     record.raw(&[member.is_fenced.into(), 0, 0]).0
 }
 
-/// `PartitionRecord` version 0: replicas and in-sync set 9001, 1, 2; led by 9001 in epoch 7.
+/// `PartitionRecord` version 0: replicas and in-sync set 9001, 1; led in epoch 7 by 9001, of a topic
+/// that is no mirror by 1.
 fn partition_record(topic: TopicId, partition: i32) -> Vec<u8> {
     let replicas = [3, 0, 0, 0x23, 0x29, 0, 0, 0, 1];
     Record::new(3)
@@ -225,7 +226,7 @@ fn partition_record(topic: TopicId, partition: i32) -> Vec<u8> {
         .raw(&replicas)
         .raw(&replicas)
         .raw(&[1, 1])
-        .raw(&SEAT.to_be_bytes())
+        .raw(&if topic == OTHER { 1 } else { SEAT }.to_be_bytes())
         .raw(&7i32.to_be_bytes())
         .raw(&1i32.to_be_bytes())
         .raw(&[0])

@@ -248,3 +248,18 @@ async fn a_client_that_poses_as_a_broker_is_cut_off() {
         assert!(matches!(reply, Reply::Close(_)));
     }
 }
+
+#[tokio::test]
+async fn a_consumer_is_told_who_leads_where_its_version_has_words_for_it() {
+    let world = world();
+    for version in versions_of::<FetchRequest>().filter(|version| *version >= 11) {
+        let mut parts = asker_of(&world);
+        let body = fetch(version, &[("plain", 0)], "");
+        let response = decoded::<FetchRequest>(version, reply(version, &body, &mut parts).await);
+        let partition = &response.responses[0].partitions[0];
+        let leader = &partition.current_leader;
+        let told = (leader.leader_id.0, leader.leader_epoch, response.node_endpoints.len());
+        assert_eq!(partition.error_code, 6);
+        assert_eq!(told, if version >= 16 { (1, 7, 1) } else { (-1, -1, 0) }, "v{version}");
+    }
+}
