@@ -11,6 +11,7 @@ mod kafka {
     mod faults;
     mod fidelity;
     mod gateway;
+    mod handover;
     mod harness;
     mod in_sync;
     mod isr_refusals;

@@ -1,7 +1,7 @@
 //! What clients meet at the seat: one pair of clusters whose brokers ask for proof on one of two
 //! listeners (the one on which they replicate) and have an authorizer.
 
-mod asks;
+pub mod asks;
 
 use std::time::Duration;
 

@@ -20,7 +20,8 @@ const NOBODY: &str = "127.0.0.1:1";
 fn verify_tells_a_copy_from_what_is_none() {
     scenario("verify", |workspace| {
         let source = ClusterSpec::new("source").without_retention().start_in(workspace)?;
-        let destination = ClusterSpec::new("destination").brokers(2).start_in(workspace)?;
+        let destination =
+            ClusterSpec::new("destination").brokers(2).without_retention().start_in(workspace)?;
         source.create_topic(&NewTopic::new("orders", 2))?;
         destination.create_topic(&NewTopic::new("copy.orders", 2))?;
         for partition in [0, 1] {

@@ -224,6 +224,7 @@ pub fn sent(stdout: &str) -> Result<Vec<Sent>> {
 /// | `from` `beginning` | or `end`; in a group only where nothing is committed |
 /// | `count` | stop after so many records; else at the end of assignment time |
 /// | `until` `end` | `stopped`: goes on, and prints as it reads, until SIGTERM |
+/// | `ask` 0 | until stopped: asks the leaders for the ends, so many milliseconds after the last time, and prints `asked` and how long that took |
 /// | `seconds` 60 | when to give up |
 /// | `consumer.*` | any setting of the Java consumer |
 #[derive(Clone, Debug)]

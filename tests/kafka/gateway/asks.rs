@@ -119,6 +119,34 @@ pub fn old_fetch(
     Ok(batches)
 }
 
+/// What a Fetch was answered that names the topic by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    pub code: i16,
+    /// Who leads, and in which epoch, where that is told (KIP-951).
+    pub leader: (i32, i32),
+    /// Brokers that are named with their addresses, and these.
+    pub nodes: Vec<(i32, String)>,
+}
+
+/// Fetches from offset 0 of partition 0, as the newest of clients.
+pub fn fetch_by_id(judge: &mut Judge, id: Uuid) -> Result<Fetched> {
+    let topic = FetchTopic::default().with_partitions(vec![fetch(0, 0)]).with_topic_id(id);
+    let request = FetchRequest::default()
+        .with_session_epoch(-1)
+        .with_replica_id((-1).into())
+        .with_topics(vec![topic]);
+    let answer = judge.ask(&request)?;
+    let partition = &answer.responses[0].partitions[0];
+    let leader = &partition.current_leader;
+    let nodes = answer.node_endpoints.iter();
+    Ok(Fetched {
+        code: partition.error_code,
+        leader: (leader.leader_id.0, leader.leader_epoch),
+        nodes: nodes.map(|node| (node.node_id.0, format!("{}:{}", node.host, node.port))).collect(),
+    })
+}
+
 /// Asks as if it were a follower of the seat: the code of the answer, if there is one.
 pub fn pose(judge: &mut Judge, ask: usize, broker: i32, id: Uuid, topic: &str) -> Result<i16> {
     match ask {
@@ -157,10 +185,16 @@ type Codes = Vec<(&'static str, i16)>;
 impl Subject<'_> {
     /// The codes of all requests; `broker` is asked about itself.
     pub fn codes(&self, judge: &mut Judge, broker: i32) -> Result<Codes> {
+        let mut codes = self.codes_of_topic(judge)?;
+        self.of_the_broker(judge, broker, &mut codes)?;
+        Ok(codes)
+    }
+
+    /// The codes of requests that name topics.
+    pub fn codes_of_topic(&self, judge: &mut Judge) -> Result<Codes> {
         let mut codes = Vec::new();
         self.reads(judge, &mut codes)?;
         self.writes(judge, &mut codes)?;
-        self.of_the_broker(judge, broker, &mut codes)?;
         Ok(codes)
     }
 
@@ -170,23 +204,16 @@ impl Subject<'_> {
         }
         let answer = judge.ask(&epochs(self.topic, -2))?;
         codes.push(("OffsetForLeaderEpoch", answer.topics[0].partitions[0].error_code));
-        let topic = FetchTopic::default().with_partitions(vec![fetch(0, 0)]);
-        let by_name = topic.clone().with_topic(name(self.topic));
-        let by_id = topic.clone().with_topic_id(self.id);
-        let unknown = topic.with_topic_id(Uuid::from_u128(99));
-        let newest = judge.version::<FetchRequest>()?;
-        for (what, version, topic) in [
-            ("Fetch by name", FETCH_BY_NAME, by_name),
-            ("Fetch by id", newest, by_id),
-            ("Fetch by unknown id", newest, unknown),
-        ] {
-            let request = FetchRequest::default()
-                .with_session_epoch(-1)
-                .with_replica_id((-1).into())
-                .with_topics(vec![topic]);
-            let answer = judge.ask_at(version, &request)?;
-            codes.push((what, answer.responses[0].partitions[0].error_code));
-        }
+        let topic =
+            FetchTopic::default().with_partitions(vec![fetch(0, 0)]).with_topic(name(self.topic));
+        let request = FetchRequest::default()
+            .with_session_epoch(-1)
+            .with_replica_id((-1).into())
+            .with_topics(vec![topic]);
+        let answer = judge.ask_at(FETCH_BY_NAME, &request)?;
+        codes.push(("Fetch by name", answer.responses[0].partitions[0].error_code));
+        codes.push(("Fetch by id", fetch_by_id(judge, self.id)?.code));
+        codes.push(("Fetch by unknown id", fetch_by_id(judge, Uuid::from_u128(99))?.code));
         let topic =
             TopicRequest::default().with_name(name(self.topic)).with_partition_indexes(vec![0]);
         let answer = judge.ask(&DescribeProducersRequest::default().with_topics(vec![topic]))?;

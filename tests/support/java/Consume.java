@@ -75,6 +75,7 @@ public final class Consume {
                 read++;
             }
             if (follow) {
+                ask(consumer);
                 System.out.print(OUT);
                 System.out.flush();
                 OUT.setLength(0);
@@ -91,6 +92,18 @@ public final class Consume {
             }
         }
         return true;
+    }
+
+    private static long nextAsk;
+
+    // Asks the leaders in between: "asked" and the milliseconds that it took.
+    private static void ask(KafkaConsumer<?, ?> consumer) {
+        long interval = number("ask", 0);
+        long now = System.nanoTime();
+        if (interval == 0 || now < nextAsk || consumer.assignment().isEmpty()) return;
+        consumer.endOffsets(consumer.assignment());
+        OUT.append("asked ").append((System.nanoTime() - now) / 1_000_000).append('\n');
+        nextAsk = System.nanoTime() + interval * 1_000_000;
     }
 
     // Where it stands at each partition, in case of failure.
