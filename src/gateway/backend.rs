@@ -17,7 +17,7 @@ use crate::types::BrokerId;
 use crate::wire::frame::{LENGTH_BYTES, frame_length};
 
 /// How long a broker may take over a question of ours.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer that we take into memory; larger ones are only passed through.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Largest answer with records that we take into memory: one batch may be as large as it likes.

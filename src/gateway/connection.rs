@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{
-    AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, copy_buf, join,
-    split,
+    AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, copy_buf, split,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -20,6 +19,7 @@ use super::Context;
 use super::answers::{AnswerError, AnswerKind};
 use super::backend::{NoBackend, Taken, read_bytes};
 use super::brokers::Lease;
+use super::follower;
 use super::requests::Requests;
 use super::transport::Transport;
 use super::versions::MalformedVersions;
@@ -77,6 +77,15 @@ pub enum ConnectionError {
     /// Nothing happened for long.
     #[error("idle")]
     Idle,
+    /// The rest of a request did not come.
+    #[error("a request broke off")]
+    Slow,
+    /// It asks as followers do, and its principal may not.
+    #[error(
+        "broker {0} asks to replicate from the seat, and the principal of its connection may not do \
+         ClusterAction on the cluster: if it is a broker, give it that right (an ACL, or super.users)"
+    )]
+    NoClusterAction(BrokerId),
     /// The listener has as many clients as it may have.
     #[error("more than {0} client connections")]
     TooMany(usize),
@@ -95,7 +104,10 @@ impl ConnectionError {
     /// Whether it happens all day long and nobody needs to know. No connection is ever retried from
     /// here: the client connects again.
     pub fn is_ordinary(&self) -> bool {
-        matches!(self, Self::Client(_) | Self::Backend { .. } | Self::Silent | Self::Idle)
+        matches!(
+            self,
+            Self::Client(_) | Self::Backend { .. } | Self::Silent | Self::Idle | Self::Slow
+        )
     }
 }
 
@@ -122,6 +134,8 @@ pub enum Pending {
     Held(Bytes, Instant),
     /// What becomes of this.
     Later(Coming),
+    /// Nothing: what was queued before is written, and nothing more comes for now.
+    Pause,
 }
 
 /// Serves a client until it goes, or breaks the rules, or its broker goes. `first` was read already
@@ -131,19 +145,34 @@ pub async fn serve(
     first: Bytes,
     entry: Entry,
 ) -> Result<(), ConnectionError> {
-    let (reader, writer) = split(transport);
+    let (reader, client) = split(transport);
     let (pending, queue) = mpsc::channel(entry.context.limits.pending_answers);
     let context = entry.context.clone();
-    let requests = Requests::new(reader, first, pending, entry);
-    // The first error ends both halves; after a stop the requests end alone.
-    let ended = tokio::try_join!(requests.read(), write_answers(writer, queue, &context))?;
-    if let (Some(follower), writer) = ended {
-        context.replicas.serve(join(follower.reader, writer), follower.first).await;
+    let mut requests = Requests::new(reader, first, pending, entry);
+    let mut answers = Answers { client, queue, backend: None, context: &context };
+    loop {
+        // The first error ends both halves; after a stop the requests end alone.
+        let (follows, ()) = tokio::try_join!(requests.read(), answers.write())?;
+        let Some(follower) = follows else { return Ok(()) };
+        match follower::serve(&mut requests, &mut answers, follower).await? {
+            Some(next) => requests = requests.put_back(&next),
+            None => return Ok(()),
+        }
     }
-    Ok(())
 }
 
-struct Backend {
+/// The writing half of a client connection.
+pub struct Answers<'a> {
+    /// To the client.
+    pub client: WriteHalf<Transport>,
+    queue: mpsc::Receiver<Pending>,
+    /// The broker behind the connection, to read from.
+    pub backend: Option<Backend>,
+    context: &'a Context,
+}
+
+/// The broker behind a connection, to read from.
+pub struct Backend {
     broker: BrokerId,
     lease: Lease,
     reader: BufReader<ReadHalf<Transport>>,
@@ -173,7 +202,7 @@ impl Backend {
     }
 
     /// The next answer in memory, length included.
-    async fn next_frame(
+    pub async fn next_frame(
         &mut self,
         kind: AnswerKind,
         context: &Context,
@@ -203,23 +232,25 @@ impl Backend {
     }
 }
 
-async fn write_answers(
-    mut client: WriteHalf<Transport>,
-    mut queue: mpsc::Receiver<Pending>,
-    context: &Context,
-) -> Result<WriteHalf<Transport>, ConnectionError> {
-    let within = context.limits.answer;
-    let mut backend: Option<Backend> = None;
-    while let Some(pending) = next_pending(&mut queue, &mut backend).await? {
-        let given_up = given_up(backend.as_ref());
-        // Both sides may be dead without a word.
-        let written = timeout(within, write_pending(pending, &mut client, &mut backend, context));
-        tokio::select! {
-            written = written => written.map_err(|_elapsed| ConnectionError::Idle)??,
-            error = given_up => return Err(error),
+impl Answers<'_> {
+    /// Writes what is queued, until a pause.
+    async fn write(&mut self) -> Result<(), ConnectionError> {
+        let Self { client, queue, backend, context } = self;
+        let within = context.limits.answer;
+        while let Some(pending) = next_pending(queue, backend).await? {
+            if matches!(pending, Pending::Pause) {
+                break;
+            }
+            let given_up = given_up(backend.as_ref());
+            // Both sides may be dead without a word.
+            let written = timeout(within, write_pending(pending, client, backend, context));
+            tokio::select! {
+                written = written => written.map_err(|_elapsed| ConnectionError::Idle)??,
+                error = given_up => return Err(error),
+            }
         }
+        Ok(())
     }
-    Ok(client)
 }
 
 async fn write_pending(
@@ -243,6 +274,7 @@ async fn write_pending(
             }
         }
         Pending::Ready(frame) => write(client, &frame).await,
+        Pending::Pause => Ok(()),
         Pending::Held(frame, until) => {
             sleep_until(until).await;
             write(client, &frame).await

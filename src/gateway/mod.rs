@@ -10,12 +10,15 @@ mod brokers;
 mod classify;
 mod complaints;
 mod connection;
+mod follower;
+mod proof;
 mod requests;
 mod rights;
 mod standing;
 mod transport;
 mod versions;
 
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,9 +146,10 @@ impl Context {
         }
     }
 
-    /// Whether clients prove who they are at this listener.
+    /// Whether clients prove who they are at this listener. Nobody is let in freely where no broker
+    /// is known that says so.
     fn is_sasl(&self, listener: &str) -> bool {
-        self.security(listener).is_some_and(Security::is_sasl)
+        self.security(listener).is_none_or(Security::is_sasl)
     }
 
     fn security(&self, listener: &str) -> Option<Security> {
@@ -294,8 +298,11 @@ impl Port {
         // The check comes first: nothing of a stranger's is decoded without it.
         if is_inter_broker && check_request(&request).is_ok() && is_replica_frame(&request) {
             drop(first);
-            context.replicas.serve(transport, request).await;
-            return Ok(());
+            let unexpected = context.replicas.serve(&mut transport, request, pending()).await;
+            return match unexpected {
+                Some(_handshake) => Err(ConnectionError::Refused("SASL is not asked for".into())),
+                None => Ok(()),
+            };
         }
         let _client = self
             .clients

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{
     AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Chain, ReadHalf, WriteHalf, copy_buf,
     split,
@@ -17,20 +17,23 @@ use super::answers::{
 use super::backend::{self, Taken, read_bytes};
 use super::classify::{Class, Local, classify};
 use super::connection::{BUFFER_BYTES, ConnectionError, Entry, Pending, Rewrite};
+use super::follower::Recheck;
+use super::proof::{Proof, Verdict};
 use super::rights::{self, Rights, Wanted};
 use super::transport::Transport;
 use super::versions;
-use crate::seat::replica::is_replica_frame;
+use crate::seat::replica::replica_of;
 use crate::types::BrokerId;
 use crate::wire::frame::{LENGTH_BYTES, RequestPrefix, frame_length};
 use crate::wire::shape::check_request;
 
 /// Bytes of a request that are read before it is decided what becomes of it.
 const PREFIX_BYTES: usize = 8;
-/// How long a SASL client's proof holds: its session may end without our seeing it (KIP-368).
-const PROOF_HOLDS: Duration = Duration::from_secs(60);
 /// How often a request may need to know more of the client's rights.
 const RIGHTS_ASKS_MAX: u32 = 3;
+/// How long a client may take over a request that room was taken for: its own patience is no longer
+/// (`request.timeout.ms`), and others wait for that room.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// The reading half of a client connection.
 pub struct Requests {
@@ -41,41 +44,28 @@ pub struct Requests {
     /// The listener at which other brokers can be asked on this client's behalf.
     aside: Option<String>,
     rights: Rights,
-    standing: Standing,
+    proof: Proof,
     redirects: Redirects,
     is_first: bool,
-    /// A follower's request, which ends our part.
-    follows: Option<Bytes>,
+    /// A follower's request, which is not for us.
+    follows: Option<Follower>,
 }
 
 /// A broker that proved who it is and may do what brokers do, on the listener that brokers use.
 pub struct Follower {
-    /// Its requests.
-    pub reader: Reader,
-    /// The first that a follower makes.
-    pub first: Bytes,
+    /// The broker as which it asks.
+    pub replica: BrokerId,
+    /// Its request, without the length.
+    pub request: Bytes,
 }
 
-type Reader = BufReader<Chain<Cursor<Bytes>, ReadHalf<Transport>>>;
+/// Where requests come from.
+pub type Reader = BufReader<Chain<Cursor<Bytes>, ReadHalf<Transport>>>;
 
-struct Backend {
+/// The broker behind a connection, to write to.
+pub struct Backend {
     broker: BrokerId,
     writer: WriteHalf<Transport>,
-}
-
-/// What a client has shown of itself. Until it has proved who it is nothing is answered here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// The listener asks for no proof.
-    Open,
-    /// SASL has not begun, or begins again.
-    Unproven,
-    /// A SASL exchange was relayed; the broker knows how it ended.
-    Exchanged,
-    /// The broker took a request after the exchange.
-    Proven(Instant),
-    /// SASL tokens without headers (SaslHandshake v0): nothing can be told apart any more.
-    Opaque,
 }
 
 /// The beginning of a request: its length and its first bytes.
@@ -97,33 +87,55 @@ impl Requests {
         let is_sasl = entry.context.is_sasl(&entry.listener);
         let aside = entry.context.aside(&entry.listener);
         Self {
-            client: BufReader::with_capacity(
-                BUFFER_BYTES,
-                AsyncReadExt::chain(Cursor::new(first), reader),
-            ),
+            client: reader_from(first, reader),
             pending,
             entry,
             backend: None,
             aside,
             rights: Rights::default(),
-            standing: if is_sasl { Standing::Unproven } else { Standing::Open },
+            proof: Proof::new(is_sasl, Instant::now()),
             redirects: Redirects::default(),
             is_first: true,
             follows: None,
         }
     }
 
-    /// Reads requests until the gateway stops, or until the client has shown to be a follower.
-    pub async fn read(mut self) -> Result<Option<Follower>, ConnectionError> {
-        while self.wait().await? {
+    /// Reads requests until the gateway stops, or until the client has shown to be a follower: then
+    /// its request is answered.
+    pub async fn read(&mut self) -> Result<Option<Follower>, ConnectionError> {
+        let mut follows = None;
+        while follows.is_none() && self.wait().await? {
             let head = self.head().await?;
             self.is_first = false;
             self.dispatch(head).await?;
-            if let Some(first) = self.follows.take() {
-                return Ok(Some(Follower { reader: self.client, first }));
-            }
+            follows = self.follows.take();
         }
-        Ok(None)
+        self.queue(Pending::Pause).await?;
+        Ok(follows)
+    }
+
+    /// Where a follower's requests come from, and what is asked again while it is served.
+    pub fn following(&mut self) -> Option<(&mut Reader, Recheck<'_>)> {
+        let recheck = Recheck {
+            broker: self.backend.as_mut()?,
+            rights: &mut self.rights,
+            proof: &mut self.proof,
+            context: &self.entry.context,
+        };
+        Some((&mut self.client, recheck))
+    }
+
+    /// Takes a request (without its length) that was read in vain: it comes next.
+    pub fn put_back(mut self, request: &[u8]) -> Self {
+        let mut bytes = BytesMut::with_capacity(LENGTH_BYTES + request.len());
+        // It came with a length of this size.
+        bytes.put_i32(i32::try_from(request.len()).unwrap_or(i32::MAX));
+        bytes.put_slice(request);
+        bytes.put_slice(self.client.buffer());
+        let (unread, reader) = self.client.into_inner().into_inner();
+        bytes.put_slice(unread.get_ref().get(position(&unread)..).unwrap_or_default());
+        self.client = reader_from(bytes.freeze(), reader);
+        self
     }
 
     /// Waits for the next request; `false` when the gateway stops.
@@ -152,8 +164,7 @@ impl Requests {
     async fn head(&mut self) -> Result<Head, ConnectionError> {
         let limits = &self.entry.context.limits;
         // The first request may be of any size that was let in with it.
-        let is_newcomer = matches!(self.standing, Standing::Unproven | Standing::Exchanged);
-        let limit = match is_newcomer && !self.is_first {
+        let limit = match self.proof.is_newcomer() && !self.is_first {
             true => limits.newcomer_frame_bytes,
             false => limits.frame_bytes,
         };
@@ -169,7 +180,7 @@ impl Requests {
             let prefix = match RequestPrefix::peek(&start) {
                 Some(prefix) => prefix,
                 // A token without a header: its class is not looked at.
-                None if self.standing == Standing::Opaque => NO_HEADER,
+                None if self.proof.is_opaque() => NO_HEADER,
                 None => return Err(ConnectionError::Short),
             };
             Ok(Head { bytes, rest, prefix })
@@ -179,7 +190,7 @@ impl Requests {
     }
 
     async fn dispatch(&mut self, head: Head) -> Result<(), ConnectionError> {
-        if self.standing == Standing::Opaque {
+        if self.proof.is_opaque() {
             return self.relay(head, Pending::Relay).await;
         }
         let prefix = head.prefix;
@@ -188,39 +199,39 @@ impl Requests {
             Class::Local(_) | Class::Relay => self.relay(head, Pending::Relay).await,
             Class::ApiVersions => self.api_versions(head).await,
             Class::SaslHandshake => {
-                if self.standing != Standing::Open {
-                    self.standing = match prefix.api_version {
-                        0 => Standing::Opaque,
-                        _ => Standing::Unproven,
-                    };
-                }
+                self.proof.on_handshake(prefix.api_version);
                 self.relay(head, Pending::Relay).await
             }
             Class::SaslAuthenticate => {
-                if self.standing != Standing::Open {
-                    self.standing = Standing::Exchanged;
-                }
                 self.rights.forget();
-                self.relay(head, Pending::Relay).await
+                let note = self.proof.on_exchange(prefix.api_version, Instant::now());
+                let answer = note.map_or(Pending::Relay, |note| {
+                    let read: Rewrite = Box::new(move |taken| {
+                        note(&taken.bytes);
+                        Ok(Some(taken.bytes.freeze()))
+                    });
+                    Pending::Rewrite(read, AnswerKind::Plain)
+                });
+                self.relay(head, answer).await
             }
         }
     }
 
-    /// Whether we may answer this client. After a SASL exchange the broker is asked something that it
-    /// answers only to those who have passed; it closes the connection of everybody else.
+    /// Whether we may answer this client. After a SASL exchange, and every now and then, the broker is
+    /// asked something that it answers only to those who have passed; it closes the connection of
+    /// everybody else, and of those whose session has ended (KIP-368).
     async fn is_proven(&mut self) -> Result<bool, ConnectionError> {
-        match self.standing {
-            Standing::Open => return Ok(true),
-            Standing::Unproven | Standing::Opaque => return Ok(false),
-            Standing::Proven(since) if since.elapsed() < PROOF_HOLDS => return Ok(true),
-            Standing::Exchanged | Standing::Proven(_) => {}
+        match self.proof.verdict(Instant::now()) {
+            Verdict::Holds => return Ok(true),
+            Verdict::No => return Ok(false),
+            Verdict::Ask => {}
         }
         let answered = self.ask_backend(probe_frame(), AnswerKind::Plain).await?;
         if answered.await.is_err() {
             // The writing half has failed, and with it the connection.
             return Ok(false);
         }
-        self.standing = Standing::Proven(Instant::now());
+        self.proof.on_taken(Instant::now());
         Ok(true)
     }
 
@@ -241,12 +252,13 @@ impl Requests {
         let frame = self.whole(head).await?;
         let mut backend = self.open_backend().await?;
         self.rights.refresh(Instant::now());
-        if self.is_follower(&frame).await? {
-            self.follows = Some(frame);
+        if let Some(replica) = self.follower(&frame).await? {
+            self.follows = Some(Follower { replica, request: frame });
             return Ok(());
         }
         let mut asks_left = RIGHTS_ASKS_MAX;
-        let mut may_move = self.standing == Standing::Open;
+        // Another broker would want the client's proof, which is not ours.
+        let mut may_move = self.proof.is_open();
         let reply = loop {
             let mut asker = Asker {
                 context: &context,
@@ -286,18 +298,21 @@ impl Requests {
         }
     }
 
-    /// Whether this is the request of a broker that replicates from us. Where no proof is asked for,
+    /// The broker that replicates from us, if this is the request of one. Where no proof is asked for,
     /// brokers are told apart by their first request, before this begins.
-    async fn is_follower(&mut self, frame: &Bytes) -> Result<bool, ConnectionError> {
-        let is_proven = matches!(self.standing, Standing::Proven(_));
+    async fn follower(&mut self, frame: &Bytes) -> Result<Option<BrokerId>, ConnectionError> {
         let here = self.entry.listener == self.entry.context.inter_broker_listener;
-        if !(is_proven && here && check_request(frame).is_ok() && is_replica_frame(frame)) {
-            return Ok(false);
+        if !(self.proof.is_proven() && here && check_request(frame).is_ok()) {
+            return Ok(None);
         }
+        let Some(replica) = replica_of(frame) else { return Ok(None) };
         if let Err(wanted) = self.rights.cluster_action() {
             self.learn(&wanted).await?;
         }
-        Ok(self.rights.cluster_action() == Ok(true))
+        match self.rights.cluster_action() {
+            Ok(true) => Ok(Some(replica)),
+            _ => Err(ConnectionError::NoClusterAction(replica)),
+        }
     }
 
     /// Asks the connection's broker what the client may do.
@@ -383,8 +398,10 @@ impl Requests {
         self.send(&head.bytes).await?;
         let Some(backend) = &mut self.backend else { return Err(ConnectionError::Short) };
         let rest = head.rest as u64;
-        let copied = copy_buf(&mut (&mut self.client).take(rest), &mut backend.writer).await;
-        match copied {
+        let mut request = (&mut self.client).take(rest);
+        let copying = copy_buf(&mut request, &mut backend.writer);
+        let copied = timeout(self.entry.context.limits.idle, copying).await;
+        match copied.map_err(|_elapsed| ConnectionError::Slow)? {
             Ok(copied) if copied == rest => Ok(()),
             Ok(_) => Err(ConnectionError::Client(std::io::ErrorKind::UnexpectedEof.into())),
             // Either side may have failed; the connection ends the same way.
@@ -406,7 +423,9 @@ impl Requests {
     async fn whole(&mut self, head: Head) -> Result<Bytes, ConnectionError> {
         let Head { mut bytes, rest, .. } = head;
         bytes.advance(LENGTH_BYTES);
-        let frame = read_bytes(&mut self.client, bytes, rest).await;
+        let reading = read_bytes(&mut self.client, bytes, rest);
+        let frame =
+            timeout(READ_WITHIN, reading).await.map_err(|_elapsed| ConnectionError::Slow)?;
         Ok(frame.map_err(ConnectionError::Client)?.freeze())
     }
 
@@ -449,10 +468,25 @@ impl Requests {
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
         let Some(backend) = &mut self.backend else { return Err(ConnectionError::Short) };
-        let broker = backend.broker;
-        let written = backend.writer.write_all(bytes).await;
+        backend.send(bytes).await
+    }
+}
+
+impl Backend {
+    /// Sends bytes of requests.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        let broker = self.broker;
+        let written = self.writer.write_all(bytes).await;
         written.map_err(|error| ConnectionError::Backend { broker, error })
     }
+}
+
+fn reader_from(first: Bytes, reader: ReadHalf<Transport>) -> Reader {
+    BufReader::with_capacity(BUFFER_BYTES, AsyncReadExt::chain(Cursor::new(first), reader))
+}
+
+fn position(cursor: &Cursor<Bytes>) -> usize {
+    usize::try_from(cursor.position()).unwrap_or(usize::MAX)
 }
 
 /// Where the answer to a question of ours comes from.

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::answers::{AnswerError, decode_answer, request_frame};
 use crate::types::{TopicName, Uuid};
 
-/// How long an answer holds: so much later a change of rights shows here at the latest.
-const HOLDS: Duration = Duration::from_secs(5);
+/// How long the broker's word on a client holds: so much later a change shows here at the latest.
+pub const HOLDS: Duration = Duration::from_secs(5);
 /// Topics remembered per connection; more than that and the memory starts anew.
 const TOPICS_MAX: usize = 10_000;
 /// Has authorized operations of topics and of the cluster (KIP-430); later ones lack the cluster's.

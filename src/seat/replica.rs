@@ -66,15 +66,25 @@ enum ReplicaError {
     Stuck,
     #[error("the daemon stops")]
     Stopping,
+    #[error("it may go on no longer")]
+    Over,
 }
 
 /// Whether a connection whose first request is `frame` (without its length) is a follower's:
 /// followers never ask for API versions, they begin with Fetch, ListOffsets or
 /// OffsetForLeaderEpoch under their own broker id.
 pub fn is_replica_frame(frame: &Bytes) -> bool {
-    let Some(prefix) = RequestPrefix::peek(frame) else { return false };
-    is_follower_key(prefix.api_key)
-        && decode(prefix, frame.clone()).is_ok_and(|(_, request)| request.broker().0.0 >= 0)
+    replica_of(frame).is_some()
+}
+
+/// The broker in whose name a follower's request is made; `None`: it is not a follower's.
+pub fn replica_of(frame: &Bytes) -> Option<BrokerId> {
+    let prefix = RequestPrefix::peek(frame)?;
+    if !is_follower_key(prefix.api_key) {
+        return None;
+    }
+    let (_header, request) = decode(prefix, frame.clone()).ok()?;
+    Some(request.broker().0).filter(|broker| broker.0 >= 0)
 }
 
 fn is_follower_key(key: i16) -> bool {
@@ -104,26 +114,44 @@ impl Replicas {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         if let Ok(first) = read_frame(&mut stream).await {
-            self.serve(stream, first).await;
+            let _unexpected = self.serve(stream, first, std::future::pending()).await;
         }
     }
 
-    /// Serves one follower's connection until it ends; `first` was read from it already.
-    pub async fn serve<S>(&self, mut stream: S, first: Bytes)
+    /// Serves one follower's connection until it ends or is `over`; `first` was read from it already.
+    /// Where the follower begins to prove itself anew (KIP-368) its SaslHandshake is given back: it is
+    /// not ours.
+    pub async fn serve<S>(
+        &self,
+        mut stream: S,
+        first: Bytes,
+        over: impl Future<Output = ()>,
+    ) -> Option<Bytes>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let connection = self.connections.fetch_add(1, Ordering::Relaxed);
         let mut owner = None;
-        let error = self.answer_all(&mut stream, first, connection, &mut owner).await;
+        let ended = tokio::select! {
+            ended = self.answer_all(&mut stream, first, connection, &mut owner) => ended,
+            () = over => Err(ReplicaError::Over),
+        };
         self.leader.disconnected(connection).await;
+        let error = match ended {
+            Ok(handshake) => return Some(handshake),
+            Err(error) => error,
+        };
         let broker = owner.map_or(-1, |owner: BrokerId| owner.0);
         match error {
-            ReplicaError::Io(_) | ReplicaError::Idle | ReplicaError::Stopping => {
+            ReplicaError::Io(_)
+            | ReplicaError::Idle
+            | ReplicaError::Stopping
+            | ReplicaError::Over => {
                 tracing::debug!(broker, %error, "replica connection ended");
             }
             _ => tracing::warn!(broker, %error, "replica connection closed"),
         }
+        None
     }
 
     async fn answer_all(
@@ -132,7 +160,7 @@ impl Replicas {
         first: Bytes,
         connection: u64,
         owner: &mut Option<BrokerId>,
-    ) -> ReplicaError {
+    ) -> Result<Bytes, ReplicaError> {
         let mut frame = first;
         loop {
             let step = async {
@@ -144,9 +172,10 @@ impl Replicas {
                     .await
                     .map_err(|_elapsed| ReplicaError::Idle)?
             };
-            match step.await {
-                Ok(next) => frame = next,
-                Err(error) => return error,
+            frame = step.await?;
+            let key = RequestPrefix::peek(&frame).map(|prefix| prefix.api_key);
+            if key == Some(ApiKey::SaslHandshake as i16) {
+                return Ok(frame);
             }
         }
     }

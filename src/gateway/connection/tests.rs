@@ -27,6 +27,8 @@ use super::super::{ListenerName, serve_listener};
 use super::*;
 use crate::image::Image;
 
+mod proofs;
+
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A gateway between `client`s and brokers 1 and 2, each played at a listener of its own.
@@ -141,15 +143,6 @@ fn relayed(correlation_id: i32, bytes: usize) -> BytesMut {
     frame.put_i16(12);
     frame.put_i32(correlation_id);
     frame.extend((0..bytes).map(|index| (index % 251) as u8));
-    frame
-}
-
-fn sasl(key: ApiKey, version: i16) -> BytesMut {
-    let mut frame = BytesMut::new();
-    frame.put_i16(key as i16);
-    frame.put_i16(version);
-    frame.put_i32(1);
-    frame.put_slice(b"a token");
     frame
 }
 
@@ -436,62 +429,6 @@ fn offset(frame: Bytes) -> i64 {
 }
 
 #[tokio::test]
-async fn nothing_is_answered_before_sasl_is_done() {
-    let stage = Stage::with(2, "INTERNAL").await;
-    let mut client = stage.client().await;
-    client.send(&produce()).await;
-    let (_, mut broker) = stage.broker().await;
-    assert_eq!(broker.receive().await, produce(), "the broker deals with it");
-    broker.send(b"it would close").await;
-    client.receive().await;
-
-    for key in [ApiKey::SaslHandshake, ApiKey::SaslAuthenticate] {
-        client.send(&sasl(key, 1)).await;
-        assert_eq!(broker.receive().await, sasl(key, 1));
-        broker.send(b"go on").await;
-        client.receive().await;
-    }
-    client.send(&produce()).await;
-    let probe = broker.receive().await;
-    assert_eq!(probe[..2], (ApiKey::ApiVersions as i16).to_be_bytes());
-    broker.send(b"any answer").await;
-    grant(&mut broker).await;
-    assert_eq!(client.receive().await.get_i32(), 77, "answered by us");
-    // The proof holds for a while.
-    client.send(&produce()).await;
-    assert_eq!(client.receive().await.get_i32(), 77);
-}
-
-#[tokio::test]
-async fn a_client_that_fails_sasl_gets_no_answer_of_ours() {
-    let stage = Stage::with(2, "INTERNAL").await;
-    let mut client = stage.client().await;
-    for key in [ApiKey::SaslHandshake, ApiKey::SaslAuthenticate] {
-        client.send(&sasl(key, 1)).await;
-    }
-    client.send(&produce()).await;
-    let (_, mut broker) = stage.broker().await;
-    for _ in 0..3 {
-        broker.receive().await;
-    }
-    drop(broker);
-    assert!(client.is_closed().await);
-}
-
-#[tokio::test]
-async fn tokens_without_headers_pass() {
-    let stage = Stage::with(2, "INTERNAL").await;
-    let mut client = stage.client().await;
-    client.send(&sasl(ApiKey::SaslHandshake, 0)).await;
-    client.send(b"token").await;
-    client.send(&produce()).await;
-    let (_, mut broker) = stage.broker().await;
-    assert_eq!(broker.receive().await, sasl(ApiKey::SaslHandshake, 0));
-    assert_eq!(broker.receive().await, b"token"[..]);
-    assert_eq!(broker.receive().await, produce());
-}
-
-#[tokio::test]
 async fn absurd_and_oversized_requests_end_the_connection() {
     let stage = Stage::new().await;
     for length in [-1i32, 3, 7, i32::MAX, 64 * 1024 + 1] {
@@ -536,13 +473,17 @@ async fn one_client_too_many_is_turned_away() {
     timeout(DEADLINE, admitted).await.unwrap();
 }
 
-#[tokio::test]
-async fn followers_are_served_on_the_brokers_own_listener_only() {
-    let state = ReplicaState::default().with_replica_id(77.into()).with_replica_epoch(1);
+/// A follower's, of a broker that is not registered.
+fn replica_fetch(broker: i32) -> Bytes {
+    let state = ReplicaState::default().with_replica_id(broker.into()).with_replica_epoch(1);
     let topic = FetchTopic::default().with_topic_id(MIRROR_ID.0);
     let fetch = FetchRequest::default().with_replica_state(state).with_topics(vec![topic]);
-    let fetch = request(17, &fetch);
+    request(17, &fetch)
+}
 
+#[tokio::test]
+async fn followers_are_served_on_the_brokers_own_listener_only() {
+    let fetch = replica_fetch(77);
     let outside = Stage::with(0, "INTERNAL").await;
     let mut client = outside.client().await;
     client.send(&fetch).await;
@@ -555,57 +496,6 @@ async fn followers_are_served_on_the_brokers_own_listener_only() {
     assert_eq!(answer.get_i32(), 77);
     answer.advance(1 + 4);
     assert_eq!(answer.get_i16(), 77, "the seat answers: this broker is not registered");
-}
-
-/// The broker's word on whether the gateway's question, a follower's fetch, is allowed to the client.
-async fn judge(broker: &mut Peer, code: i16) {
-    let probe = broker.receive().await;
-    assert_eq!(probe[..4], [0, ApiKey::Fetch as u8, 0, 15]);
-    let partition = PartitionData::default().with_error_code(code).with_aborted_transactions(None);
-    let topic = FetchableTopicResponse::default().with_partitions(vec![partition]);
-    let mut answer = BytesMut::from(&[0, 0, 0, 0, 0][..]);
-    FetchResponse::default().with_responses(vec![topic]).encode(&mut answer, 15).unwrap();
-    broker.send(&answer).await;
-}
-
-#[tokio::test]
-async fn a_follower_has_to_prove_itself_where_clients_have_to() {
-    let state = ReplicaState::default().with_replica_id(77.into()).with_replica_epoch(1);
-    let topic = FetchTopic::default().with_topic_id(MIRROR_ID.0);
-    let fetch = FetchRequest::default().with_replica_state(state).with_topics(vec![topic]);
-    let fetch = request(17, &fetch);
-
-    let stage = Stage::with(2, LISTENER).await;
-    let mut early = stage.client().await;
-    early.send(&fetch).await;
-    let (_, mut broker) = stage.broker().await;
-    assert_eq!(broker.receive().await, fetch, "the broker deals with it");
-
-    for (code, is_served) in [(29, false), (100, true)] {
-        let mut client = stage.client().await;
-        for key in [ApiKey::SaslHandshake, ApiKey::SaslAuthenticate] {
-            client.send(&sasl(key, 1)).await;
-        }
-        client.send(&fetch).await;
-        let (_, mut broker) = stage.broker().await;
-        for _ in 0..3 {
-            broker.receive().await;
-            broker.send(b"go on").await;
-        }
-        judge(&mut broker, code).await;
-        client.receive().await;
-        client.receive().await;
-        if !is_served {
-            assert!(client.is_closed().await);
-            continue;
-        }
-        for _ in 0..2 {
-            let mut answer = client.receive().await;
-            answer.advance(4 + 1 + 4);
-            assert_eq!(answer.get_i16(), 77, "the seat answers: this broker is not registered");
-            client.send(&fetch).await;
-        }
-    }
 }
 
 #[tokio::test]
