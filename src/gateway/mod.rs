@@ -18,8 +18,8 @@ mod standing;
 mod transport;
 mod versions;
 
+use std::collections::VecDeque;
 use std::future::pending;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,8 @@ use crate::wire::shape::check_request;
 
 /// Pause after a failed accept: mostly the process is out of file descriptors for a moment.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections of one listener that have not sent their first request yet; more wait in the backlog.
+/// Connections of one listener that have not sent their first request yet. The next one takes the
+/// place of the oldest: who means well has sent it by then.
 const NEWCOMERS_MAX: usize = 256;
 /// Questions to brokers on clients' behalf at the same time, each on a connection of its own.
 const ASKS_MAX: usize = 64;
@@ -116,6 +117,8 @@ pub struct Context {
     answer_room: Arc<Semaphore>,
     asks: Semaphore,
     complaints: Complaints,
+    /// Of followers that may not replicate: clients' noise must not hide them.
+    follower_complaints: Complaints,
 }
 
 impl Context {
@@ -143,6 +146,7 @@ impl Context {
             answer_room: Arc::new(Semaphore::new(units)),
             asks: Semaphore::new(ASKS_MAX),
             complaints: Complaints::default(),
+            follower_complaints: Complaints::default(),
         }
     }
 
@@ -210,7 +214,7 @@ pub async fn serve_listener(
     context: Arc<Context>,
     stop: CancellationToken,
 ) {
-    let newcomers = Arc::new(Semaphore::new(NEWCOMERS_MAX));
+    let mut newcomers = Newcomers::default();
     let clients = Arc::new(Semaphore::new(context.limits.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -218,17 +222,17 @@ pub async fn serve_listener(
             biased;
             () = stop.cancelled() => break,
             Some(_ended) = connections.join_next() => continue,
-            accepted = accept(&listener, &newcomers) => accepted,
+            accepted = listener.accept() => accepted,
         };
         match stream {
-            Ok((stream, newcomer)) => {
+            Ok((stream, _peer)) => {
                 let port = Port {
                     listener: name.0.clone(),
                     context: context.clone(),
                     clients: clients.clone(),
                     stop: stop.clone(),
                 };
-                connections.spawn(port.serve(stream, newcomer));
+                connections.spawn(port.serve(stream, newcomers.admit()));
             }
             Err(error) => {
                 context.complaints.say(|more| {
@@ -241,13 +245,21 @@ pub async fn serve_listener(
     while connections.join_next().await.is_some() {}
 }
 
-async fn accept(
-    listener: &TcpListener,
-    newcomers: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = newcomers.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _peer) = listener.accept().await?;
-    Ok((stream, permit))
+/// Connections that have not sent their first request yet, the oldest first.
+#[derive(Default)]
+struct Newcomers(VecDeque<oneshot::Sender<()>>);
+
+impl Newcomers {
+    /// One more; what it gets ends when it has to make room for another.
+    fn admit(&mut self) -> oneshot::Receiver<()> {
+        self.0.retain(|newcomer| !newcomer.is_closed());
+        if self.0.len() >= NEWCOMERS_MAX {
+            self.0.pop_front();
+        }
+        let (place, newcomer) = oneshot::channel();
+        self.0.push_back(place);
+        newcomer
+    }
 }
 
 /// One listener as its connections see it.
@@ -259,7 +271,7 @@ struct Port {
 }
 
 impl Port {
-    async fn serve(self, stream: TcpStream, newcomer: OwnedSemaphorePermit) {
+    async fn serve(self, stream: TcpStream, newcomer: oneshot::Receiver<()>) {
         let stopped = async {
             self.stop.cancelled().await;
             tokio::time::sleep(self.context.limits.drain).await;
@@ -271,18 +283,22 @@ impl Port {
         let Err(error) = served else { return };
         if error.is_ordinary() {
             tracing::debug!(listener = %self.listener, %error, "client connection ended");
-        } else {
-            self.context.complaints.say(|more| {
-                tracing::warn!(listener = %self.listener, %error, more, "client connection closed");
-            });
+            return;
         }
+        let complaints = match error {
+            ConnectionError::NoClusterAction(_) => &self.context.follower_complaints,
+            _ => &self.context.complaints,
+        };
+        complaints.say(|more| {
+            tracing::warn!(listener = %self.listener, %error, more, "client connection closed");
+        });
     }
 
     /// Followers to the seat, everybody else to a real broker.
     async fn sort(
         &self,
         stream: TcpStream,
-        newcomer: OwnedSemaphorePermit,
+        newcomer: oneshot::Receiver<()>,
     ) -> Result<(), ConnectionError> {
         let context = &self.context;
         let mut transport = transport::accepted(stream).map_err(ConnectionError::Client)?;
@@ -290,10 +306,12 @@ impl Port {
         let is_inter_broker =
             self.listener == context.inter_broker_listener && !context.is_sasl(&self.listener);
         let reading = first_frame(&mut transport, context, is_inter_broker);
-        let first = timeout(context.limits.first_request, reading)
-            .await
-            .map_err(|_elapsed| ConnectionError::Silent)??;
-        drop(newcomer);
+        let first = tokio::select! {
+            first = timeout(context.limits.first_request, reading) => {
+                first.map_err(|_elapsed| ConnectionError::Silent)??
+            }
+            _displaced = newcomer => return Err(ConnectionError::Silent),
+        };
         let request = first.slice(LENGTH_BYTES..);
         // The check comes first: nothing of a stranger's is decoded without it.
         if is_inter_broker && check_request(&request).is_ok() && is_replica_frame(&request) {

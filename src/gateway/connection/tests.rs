@@ -446,6 +446,36 @@ async fn absurd_and_oversized_requests_end_the_connection() {
 }
 
 #[tokio::test]
+async fn those_that_say_nothing_give_way_to_others() {
+    let stage = Stage::new().await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(stage.client().await);
+    }
+    let mut client = stage.client().await;
+    client.send(&request(4, &ListGroupsRequest::default())).await;
+    client.receive().await;
+    assert!(silent[0].is_closed().await, "the oldest");
+    let read = read_frame(&mut silent[299].0);
+    assert!(timeout(Duration::from_millis(100), read).await.is_err(), "the youngest has time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_come_holds_no_room_for_long() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    client.send(&request(4, &ListGroupsRequest::default())).await;
+    client.receive().await;
+    let bytes = 100i32 << 20;
+    client.0.write_all(&bytes.to_be_bytes()).await.unwrap();
+    client.0.write_all(&produce()).await.unwrap();
+    let mut end = [0; 1];
+    let read = timeout(DEADLINE * 6, client.0.read(&mut end)).await;
+    assert_eq!(read.unwrap().unwrap(), 0, "left");
+    assert_eq!(stage.context.held.available_permits(), 128 << 10);
+}
+
+#[tokio::test]
 async fn one_client_too_many_is_turned_away() {
     let stage = Stage::new().await;
     let groups = request(4, &ListGroupsRequest::default());
