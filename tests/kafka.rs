@@ -23,6 +23,7 @@ mod kafka {
     mod network;
     mod network_several;
     mod placement;
+    mod proofs;
     mod replica_cut;
     mod resume;
     mod returning;

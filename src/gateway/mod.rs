@@ -77,6 +77,9 @@ pub struct Limits {
     pub pending_answers: usize,
     /// How long a connection may take for its first request.
     pub first_request: Duration,
+    /// How long a request that is read into memory may take to come: others wait for its room, and its
+    /// client waits no longer for the answer (`request.timeout.ms`).
+    pub request: Duration,
     /// A connection without requests and without answers under way is closed after this.
     pub idle: Duration,
     /// How long one answer may take to come and to be taken: longer than a group member may wait
@@ -95,6 +98,7 @@ impl Default for Limits {
             held_bytes: 128 << 20,
             pending_answers: 64,
             first_request: Duration::from_secs(30),
+            request: Duration::from_secs(30),
             idle: Duration::from_secs(600),
             answer: Duration::from_secs(3600),
             drain: Duration::from_secs(2),

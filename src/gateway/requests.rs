@@ -1,7 +1,6 @@
 //! The reading half of a client connection: what becomes of each request.
 
 use std::io::Cursor;
-use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{
@@ -31,9 +30,6 @@ use crate::wire::shape::check_request;
 const PREFIX_BYTES: usize = 8;
 /// How often a request may need to know more of the client's rights.
 const RIGHTS_ASKS_MAX: u32 = 3;
-/// How long a client may take over a request that room was taken for: its own patience is no longer
-/// (`request.timeout.ms`), and others wait for that room.
-const READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// The reading half of a client connection.
 pub struct Requests {
@@ -424,8 +420,8 @@ impl Requests {
         let Head { mut bytes, rest, .. } = head;
         bytes.advance(LENGTH_BYTES);
         let reading = read_bytes(&mut self.client, bytes, rest);
-        let frame =
-            timeout(READ_WITHIN, reading).await.map_err(|_elapsed| ConnectionError::Slow)?;
+        let limit = self.entry.context.limits.request;
+        let frame = timeout(limit, reading).await.map_err(|_elapsed| ConnectionError::Slow)?;
         Ok(frame.map_err(ConnectionError::Client)?.freeze())
     }
 

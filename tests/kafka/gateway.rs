@@ -6,9 +6,6 @@ pub mod asks;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kafka_protocol::messages::CreateAclsRequest;
-use kafka_protocol::messages::create_acls_request::AclCreation;
-use kafka_protocol::protocol::StrBytes;
 
 use self::asks::{Subject, offset_of};
 use crate::support::cluster::Cluster;
@@ -16,20 +13,11 @@ use crate::support::compare::{open_leader, wait_identical};
 use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
 use crate::support::java::{Consume, Produce};
 use crate::support::judge::{Batch, Judge, NewTopic};
+use crate::support::sasl::{self, LISTENERS, Right, give, login};
 use crate::support::{ClusterSpec, eventually, scenario};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 const TOPIC: &str = "orders";
-/// Authorized operations of [`AclCreation`]: `READ`, `ALLOW`, `LITERAL`.
-const READ: i8 = 3;
-const ALLOW: i8 = 3;
-const LITERAL: i8 = 3;
-const TOPICS: i8 = 2;
-const GROUPS: i8 = 3;
-
-/// Listeners of the destination: one for the daemon and whoever trusts, one where everybody has to
-/// prove himself, brokers too.
-const LISTENERS: [&str; 2] = ["PLAINTEXT", "SASL_PLAINTEXT"];
 
 #[test]
 fn clients_learn_from_the_seat_what_a_broker_would_tell_them() {
@@ -37,7 +25,9 @@ fn clients_learn_from_the_seat_what_a_broker_would_tell_them() {
         let source = ClusterSpec::new("source").without_retention().start_in(workspace)?;
         let destination = destination().start_in(workspace)?;
         fill(&source)?;
-        allow_reader(&destination)?;
+        // Nobody else may do anything.
+        let rights = [Right::read("reader", TOPIC), Right::groups("reader")];
+        give(&mut destination.any_judge()?, &rights)?;
         let daemon = DaemonSpec::new(&source, &destination, &[TOPIC]);
         let mut daemon = daemon.start_in(env!("CARGO_BIN_EXE_lockstep"), workspace)?;
         daemon.wait_ready()?;
@@ -61,21 +51,7 @@ struct Stage {
 }
 
 fn destination() -> ClusterSpec {
-    let module = "org.apache.kafka.common.security.plain.PlainLoginModule required \
-                  username=\"broker\" password=\"broker\" user_broker=\"broker\" \
-                  user_reader=\"reader\" user_stranger=\"stranger\";";
-    ClusterSpec::new("destination")
-        .brokers(2)
-        .listeners(LISTENERS.to_vec())
-        .property("inter.broker.listener.name", "SASL_PLAINTEXT")
-        .property("sasl.enabled.mechanisms", "PLAIN")
-        .property("sasl.mechanism.inter.broker.protocol", "PLAIN")
-        .property("listener.name.sasl_plaintext.plain.sasl.jaas.config", module)
-        .property(
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        )
-        .property("super.users", "User:ANONYMOUS;User:broker")
+    sasl::destination(&["reader", "stranger"]).property("super.users", "User:ANONYMOUS;User:broker")
 }
 
 /// Two partitions with ordinary records and with transactions, of which the last stays open.
@@ -92,25 +68,6 @@ fn fill(source: &Cluster) -> Result<()> {
         .and(to(1).count(100).option("transactions", "mix"))
         .and(to(1).count(30).option("transactions", "open"));
     load.run(source.dist())?;
-    Ok(())
-}
-
-/// "reader" may read the mirror, in any group; nobody else may do anything.
-fn allow_reader(destination: &Cluster) -> Result<()> {
-    let allow = |kind: i8, name: &str| {
-        AclCreation::default()
-            .with_resource_type(kind)
-            .with_resource_name(StrBytes::from_string(name.to_owned()))
-            .with_resource_pattern_type(LITERAL)
-            .with_principal(StrBytes::from_static_str("User:reader"))
-            .with_host(StrBytes::from_static_str("*"))
-            .with_operation(READ)
-            .with_permission_type(ALLOW)
-    };
-    let request =
-        CreateAclsRequest::default().with_creations(vec![allow(TOPICS, TOPIC), allow(GROUPS, "*")]);
-    let answer = destination.any_judge()?.ask(&request)?;
-    ensure!(answer.results.iter().all(|result| result.error_code == 0), "{answer:?}");
     Ok(())
 }
 
@@ -247,14 +204,10 @@ impl Stage {
             Consume::from(bootstrap, &[TOPIC]).option("isolation", "read_uncommitted")
         };
         let expected = read(&self.source.bootstrap()).run(self.source.dist())?;
-        let module = "org.apache.kafka.common.security.plain.PlainLoginModule required \
-                      username=\"reader\" password=\"reader\";";
-        let found = read(&self.daemon.seat_addresses()[1])
+        let through_seat = read(&self.daemon.seat_addresses()[1]);
+        let found = login(through_seat, "PLAIN", "reader", "reader")
             .option("group", "through-the-seat")
             .option("count", expected.len())
-            .option("consumer.security.protocol", "SASL_PLAINTEXT")
-            .option("consumer.sasl.mechanism", "PLAIN")
-            .option("consumer.sasl.jaas.config", module)
             .run(self.destination.dist())?;
         ensure!(found == expected, "{} of {} records", found.len(), expected.len());
         Ok(())

@@ -226,6 +226,7 @@ pub fn sent(stdout: &str) -> Result<Vec<Sent>> {
 /// | `until` `end` | `stopped`: goes on, and prints as it reads, until SIGTERM |
 /// | `ask` 0 | until stopped: asks the leaders for the ends, so many milliseconds after the last time, and prints `asked` and how long that took |
 /// | `seconds` 60 | when to give up |
+/// | `metrics` | names of the consumer's own, separated by commas, that it prints at its end |
 /// | `consumer.*` | any setting of the Java consumer |
 #[derive(Clone, Debug)]
 pub struct Consume {

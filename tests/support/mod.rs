@@ -17,6 +17,7 @@ pub mod load;
 pub mod pair;
 pub mod process;
 pub mod proxy;
+pub mod sasl;
 pub mod scenario;
 pub mod table;
 pub mod watch;

@@ -51,6 +51,14 @@ pub fn offset_of(
     Ok((answer.error_code, answer.timestamp, answer.offset))
 }
 
+/// The end of a broker's own log, whoever leads.
+pub fn end_of_replica(judge: &mut Judge, topic: &str, partition: i32) -> Result<i64> {
+    let answer = judge.ask(&offsets(topic, partition, -1, 0, -2))?;
+    let answer = &answer.topics.first().context("no topic")?.partitions[0];
+    ensure!(answer.error_code == 0, "end of {topic}-{partition}: error {}", answer.error_code);
+    Ok(answer.offset)
+}
+
 fn offsets(
     topic: &str,
     partition: i32,

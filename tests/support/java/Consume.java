@@ -54,6 +54,7 @@ public final class Consume {
         } catch (WakeupException wakeup) {
             done = true;
         }
+        measure(consumer);
         consumer.close();
         System.out.print(OUT);
         System.out.flush();
@@ -143,6 +144,16 @@ public final class Consume {
         } else {
             consumer.seekToBeginning(partitions);
         }
+    }
+
+    // metric NAME VALUE, of those asked for
+    private static void measure(KafkaConsumer<?, ?> consumer) {
+        List<String> names = Arrays.asList(option("metrics", "").split(","));
+        consumer.metrics().forEach((name, metric) -> {
+            if (name.group().equals("consumer-metrics") && names.contains(name.name())) {
+                System.err.println("metric " + name.name() + " " + metric.metricValue());
+            }
+        });
     }
 
     // topic partition offset timestamp-type timestamp key value headers

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
     ApiVersionsRequest, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
-    SaslHandshakeRequest,
+    SaslAuthenticateResponse, SaslHandshakeRequest,
 };
 use kafka_protocol::protocol::{
     Decodable, Encodable, HeaderVersion, Request, StrBytes, VersionRange,
@@ -58,15 +58,19 @@ impl Judge {
 
     /// Proves who it is, by SASL PLAIN.
     pub fn authenticate(mut self, user: &str, password: &str) -> Result<Self> {
+        let answer = self.prove(user, password)?;
+        ensure!(answer.error_code == 0, "SaslAuthenticate: error {}", answer.error_code);
+        Ok(self)
+    }
+
+    /// The answer to a proof by SASL PLAIN, the first or a later one (KIP-368).
+    pub fn prove(&mut self, user: &str, password: &str) -> Result<SaslAuthenticateResponse> {
         let mechanism = StrBytes::from_static_str("PLAIN");
         let handshake = SaslHandshakeRequest::default().with_mechanism(mechanism);
         let answer = self.ask_at(1, &handshake)?;
         ensure!(answer.error_code == 0, "SaslHandshake: error {}", answer.error_code);
         let token = format!("\0{user}\0{password}");
-        let token = SaslAuthenticateRequest::default().with_auth_bytes(token.into());
-        let answer = self.ask_at(1, &token)?;
-        ensure!(answer.error_code == 0, "SaslAuthenticate: error {}", answer.error_code);
-        Ok(self)
+        self.ask_at(1, &SaslAuthenticateRequest::default().with_auth_bytes(token.into()))
     }
 
     /// Where it is connected to.
