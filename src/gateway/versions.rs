@@ -7,11 +7,13 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterReplicaLogDirsRequest, ApiKey, DeleteRecordsRequest,
     DescribeConfigsRequest, DescribeLogDirsRequest, DescribeProducersRequest, FetchRequest,
-    IncrementalAlterConfigsRequest, ListGroupsRequest, ListOffsetsRequest, ListTransactionsRequest,
+    IncrementalAlterConfigsRequest, ListGroupsRequest, ListTransactionsRequest,
     OffsetForLeaderEpochRequest, ProduceRequest, ShareAcknowledgeRequest, ShareFetchRequest,
     WriteTxnMarkersRequest,
 };
 use kafka_protocol::protocol::Message;
+
+use super::answers::list_offsets;
 
 /// First version of ApiVersions with compact arrays.
 const COMPACT_SINCE: i16 = 3;
@@ -33,7 +35,7 @@ fn highest_known(api_key: i16) -> Option<i16> {
     let range = match ApiKey::try_from(api_key).ok()? {
         ApiKey::Produce => ProduceRequest::VERSIONS,
         ApiKey::Fetch => FetchRequest::VERSIONS,
-        ApiKey::ListOffsets => ListOffsetsRequest::VERSIONS,
+        ApiKey::ListOffsets => return Some(list_offsets::NEWEST),
         ApiKey::OffsetForLeaderEpoch => OffsetForLeaderEpochRequest::VERSIONS,
         ApiKey::WriteTxnMarkers => WriteTxnMarkersRequest::VERSIONS,
         ApiKey::DeleteRecords => DeleteRecordsRequest::VERSIONS,
@@ -168,8 +170,8 @@ mod tests {
                     lower_ones.insert(*key, (range.1, left[key].1));
                 }
             }
-            // ListOffsets, WriteTxnMarkers, DescribeLogDirs and share groups: what the crate does not know yet.
-            let expected = [(2, (11, 10)), (27, (2, 1)), (35, (5, 4)), (78, (2, 1)), (79, (2, 1))];
+            // WriteTxnMarkers, DescribeLogDirs and share groups: what the crate does not know yet.
+            let expected = [(27, (2, 1)), (35, (5, 4)), (78, (2, 1)), (79, (2, 1))];
             assert_eq!(lower_ones, BTreeMap::from(expected));
             // Nothing else changed.
             after.api_keys.clone_from(&before.api_keys);

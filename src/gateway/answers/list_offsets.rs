@@ -33,6 +33,9 @@ const DEBUGGING_CONSUMER: i32 = -2;
 /// A Fetch version by name that every broker knows that we can join.
 const FETCH_VERSION: i16 = 12;
 const READ_COMMITTED: i8 = 1;
+/// One more timestamp, -6 (KIP-1023), in the bytes of [`KNOWN`], the newest that the crate knows.
+pub(in crate::gateway) const NEWEST: i16 = 11;
+const KNOWN: i16 = 10;
 /// First version whose answer has leader epochs.
 const EPOCH_SINCE: i16 = 4;
 const NOT_NOW: ResponseError = ResponseError::NotLeaderOrFollower;
@@ -65,6 +68,7 @@ type Answered<T> = HashMap<(StrBytes, i32), T>;
 
 /// Answers a ListOffsets.
 pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, AnswerError> {
+    let (frame, version) = known(frame);
     let asked = Asked::<ListOffsetsRequest>::decode(frame)?;
     if asked.body.replica_id.0 >= 0 {
         return Ok(super::fetch::impostor("ListOffsets", asked.body.replica_id.0));
@@ -78,7 +82,7 @@ pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, Answer
     let mut asks = Vec::new();
     let mut kinds = Vec::new();
     for (broker, share) in shares {
-        for (kind, request) in requests(&asked.header, &asked.body, share)? {
+        for (kind, request) in requests(&asked.header, version, &asked.body, share)? {
             let broker = Some(broker);
             asks.push(Ask { broker, answer: AnswerKind::Plain, request });
             kinds.push(kind);
@@ -199,8 +203,24 @@ enum Kind {
     Stable,
 }
 
+/// The frame in a version that can be decoded, and the version that it had.
+fn known(frame: Bytes) -> (Bytes, i16) {
+    let version = frame.get(2..4).map_or(0, |two| i16::from_be_bytes([two[0], two[1]]));
+    match version {
+        NEWEST => (with_version(&frame, 2, KNOWN), version),
+        _ => (frame, version),
+    }
+}
+
+fn with_version(frame: &[u8], at: usize, version: i16) -> Bytes {
+    let mut frame = BytesMut::from(frame);
+    frame[at..at + 2].copy_from_slice(&version.to_be_bytes());
+    frame.freeze()
+}
+
 fn requests(
     header: &RequestHeader,
+    version: i16,
     request: &ListOffsetsRequest,
     share: Share,
 ) -> Result<Vec<(Kind, Bytes)>, AnswerError> {
@@ -209,7 +229,8 @@ fn requests(
         let offsets =
             request.clone().with_replica_id(DEBUGGING_CONSUMER.into()).with_topics(share.offsets);
         let frame = request_frame(header, header.request_api_version, &offsets)?;
-        requests.push((Kind::Offsets, frame));
+        // After its length and its key. An older version is refused the newest timestamp.
+        requests.push((Kind::Offsets, with_version(&frame, 6, version)));
     }
     if !share.stable.is_empty() {
         let fetch = FetchRequest::default()

@@ -8,7 +8,7 @@ mod fetch;
 #[cfg(test)]
 mod garbage;
 mod hints;
-mod list_offsets;
+pub(super) mod list_offsets;
 mod markers;
 mod produce;
 mod producers;

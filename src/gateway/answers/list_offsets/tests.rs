@@ -126,6 +126,27 @@ async fn replicas_answer_the_rest_up_to_the_high_watermark() {
     }
 }
 
+/// Brokers take the timestamp -6 in version 11 alone, which the crate does not know.
+#[tokio::test]
+async fn the_newest_version_is_passed_on_as_it_came() {
+    let world = world();
+    let newest = |known: &[u8], at: usize| with_version(known, at, NEWEST);
+    let frame = newest(&request(KNOWN, &ask(0, &[(0, -6)])), 2);
+    let Reply::Gather(gather) = answer(frame, &mut asker_of(&world).asker()).await.unwrap() else {
+        panic!("not gathered")
+    };
+    let asked = &gather.asks[0];
+    assert_eq!(asked.request[4..8], [0, 2, 0, 11]);
+    let asked = Ask {
+        broker: None,
+        answer: AnswerKind::Plain,
+        request: with_version(&asked.request, 6, KNOWN),
+    };
+    let answer = replica_says(KNOWN, &asked, 17, 0);
+    let response = finished(KNOWN, gather.finish, vec![Some(answer)]);
+    assert_eq!(offset_of(&response, 0), (0, 17, 1234));
+}
+
 #[tokio::test]
 async fn the_connections_broker_is_asked_where_it_is_in_sync() {
     let world = world();
