@@ -28,6 +28,8 @@ pub struct Tool {
     pub since_4: bool,
     /// Whether it is about share groups.
     pub shares: bool,
+    /// Whether it is left to the long form.
+    pub long: bool,
     pub expect: Expect,
 }
 
@@ -38,7 +40,7 @@ impl Tool {
         words: &'static str,
         expect: Expect,
     ) -> Self {
-        Self { name, class, words, input: "", since_4: false, shares: false, expect }
+        Self { name, class, words, input: "", since_4: false, shares: false, long: false, expect }
     }
 
     const fn since_4(self) -> Self {
@@ -47,6 +49,10 @@ impl Tool {
 
     const fn shares(self) -> Self {
         Self { since_4: true, shares: true, ..self }
+    }
+
+    const fn long(self) -> Self {
+        Self { long: true, ..self }
     }
 
     const fn input(self, input: &'static str) -> Self {
@@ -85,6 +91,7 @@ const TOOLS: &[Tool] = &[
     Tool::new("topics under-replicated", TOPICS, "--describe --under-replicated-partitions", Expect::Same),
     Tool::new("topics under min ISR", TOPICS, "--describe --under-min-isr-partitions", Expect::Same),
     Tool::new("topics unavailable", TOPICS, "--describe --unavailable-partitions", Expect::Same),
+    Tool::new("topics at min ISR", TOPICS, "--describe --at-min-isr-partitions", Expect::Same),
     Tool::new("topics create", TOPICS, "--create --topic made --partitions 3 --replication-factor 2", Expect::Same),
     Tool::new("topics alter", TOPICS, "--alter --topic made --partitions 4", Expect::Same),
     Tool::new("topics delete", TOPICS, "--delete --topic made", Expect::Same),
@@ -149,6 +156,9 @@ const TOOLS: &[Tool] = &[
     Tool::new("offsets of codecs: latest tiered", OFFSETS, "--topic codecs --time -5", Expect::AsSource),
     Tool::new("offsets of payments: latest tiered", OFFSETS, "--topic payments --time -5", Expect::AsSource),
     Tool::new("offsets of table: latest tiered", OFFSETS, "--topic table --time -5", Expect::AsSource),
+    Tool::new("offsets of own: earliest to upload", OFFSETS, "--topic own --time -6", Expect::Same).since_4(),
+    Tool::new("offsets of codecs: earliest to upload", OFFSETS, "--topic codecs --time -6", Expect::AsSource).since_4(),
+    Tool::new("offsets of payments: earliest to upload", OFFSETS, "--topic payments --time -6", Expect::AsSource).since_4(),
     Tool::new("offsets of own: a time before all", OFFSETS, "--topic own --time 1700000000000", Expect::Same),
     Tool::new("offsets of codecs: a time before all", OFFSETS, "--topic codecs --time 1700000000000", Expect::AsSource),
     Tool::new("offsets of payments: a time before all", OFFSETS, "--topic payments --time 1700000000000", Expect::AsSource),
@@ -161,6 +171,7 @@ const TOOLS: &[Tool] = &[
     // Log directories and transactions.
     Tool::new("directories", DIRECTORIES, "--describe", Expect::Says(0, &["Received log directory information from brokers BROKERS,9001", "\"broker\":9001,\"logDirs\":[{\"partitions\":[],\"error\":null,\"logDir\":\"/lockstep\"}]"])),
     Tool::new("directories of a broker", DIRECTORIES, "--describe --broker-list 1 --topic-list own", Expect::SameShape),
+    Tool::new("directories of the seat", DIRECTORIES, "--describe --broker-list 9001", Expect::Says(0, &["Received log directory information from brokers 9001"])),
     Tool::new("transactions list", TRANSACTIONS, "list", Expect::Same),
     Tool::new("transactions describe", TRANSACTIONS, "describe --transactional-id own-0", Expect::SameShape),
     Tool::new("transactions hanging", TRANSACTIONS, "find-hanging --broker-id 1", Expect::Same),
@@ -169,6 +180,7 @@ const TOOLS: &[Tool] = &[
     Tool::new("producers of own", TRANSACTIONS, "describe-producers --topic own --partition 0", Expect::Same),
     Tool::new("producers of a mirror", TRANSACTIONS, "describe-producers --topic payments --partition 0", Expect::AsSource),
     Tool::new("producers of a mirror at a replica", TRANSACTIONS, "describe-producers --topic payments --partition 0 --broker-id REPLICA", Expect::AsSource),
+    Tool::new("abort in a mirror", TRANSACTIONS, "abort --topic codecs --partition 0 --producer-id 77 --producer-epoch 0 --coordinator-epoch 0", Expect::Says(0, &[])),
     // Reassignments and elections.
     Tool::new("reassign generate", REASSIGN, "--topics-to-move-json-file FILES/own-topics.json --broker-list 1,2 --generate", Expect::SameShape),
     Tool::new("reassign execute", REASSIGN, "--reassignment-json-file FILES/own-move.json --execute --throttle 1000000", Expect::SameShape),
@@ -185,8 +197,11 @@ const TOOLS: &[Tool] = &[
     Tool::new("mirror reassign verify", REASSIGN, "--reassignment-json-file FILES/mirror-move.json --verify", Expect::Says(0, &["Reassignment of partition codecs-0 is completed.", "Clearing broker-level throttles on brokers BROKERS,9001"])),
     Tool::new("mirror reassign cancel", REASSIGN, "--reassignment-json-file FILES/mirror-move.json --cancel", Expect::Says(0, &["None of the specified partition reassignments are active."])),
     Tool::new("mirror reassign back", REASSIGN, "--reassignment-json-file FILES/mirror-back.json --execute", Expect::Says(0, &["Successfully started partition reassignment for codecs-0"])),
+    Tool::new("mirror directories", REASSIGN, "--reassignment-json-file FILES/mirror-dirs.json --execute", Expect::Says(1, &["Error: Failed to alter dir for codecs-0-9001"])),
     Tool::new("elect", ELECTION, "--election-type preferred --path-to-json-file FILES/own-elect.json", Expect::Same),
     Tool::new("mirror elect", ELECTION, "--election-type preferred --path-to-json-file FILES/mirror-elect.json", Expect::Says(0, &["Valid replica already elected for partitions codecs-0"])),
+    Tool::new("unclean election", ELECTION, "--election-type unclean --path-to-json-file FILES/own-elect.json", Expect::Same),
+    Tool::new("mirror unclean election", ELECTION, "--election-type unclean --path-to-json-file FILES/mirror-elect.json", Expect::Says(0, &["Valid replica already elected for partitions codecs-0"])),
     Tool::new("delete records", DELETE_RECORDS, "--offset-json-file FILES/own-delete.json", Expect::Same),
     Tool::new("mirror delete records", DELETE_RECORDS, "--offset-json-file FILES/mirror-delete.json", Expect::Says(0, &["partition: codecs-0\terror: org.apache.kafka.common.errors.PolicyViolationException: Request parameters do not satisfy the configured policy."])),
     // The cluster.
@@ -207,4 +222,6 @@ const TOOLS: &[Tool] = &[
     Tool::new("share group of a mirror starts early", CONFIGS, "--alter --entity-type groups --entity-name sharing-mirror --add-config share.auto.offset.reset=earliest", Expect::Says(0, &["Completed updating config for group sharing-mirror."])).shares(),
     Tool::new("share consumer of a mirror", "org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--topic codecs --group sharing-mirror --timeout-ms 20000 --max-messages 1", Expect::Says(0, &["IllegalStateException: Unexpected error code 44 while fetching from topic-partition codecs-", "Processed a total of 0 messages"])).shares(),
     Tool::new("share groups", SHARE_GROUPS, "--list", Expect::Says(0, &["sharing"])).shares(),
+    // Last: it is back a moment later.
+    Tool::new("unregister the seat", CLUSTER, "unregister SERVER --id 9001", Expect::Says(0, &["Broker 9001 is no longer registered."])).long(),
 ];

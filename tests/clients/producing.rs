@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::programs::{Program, go, java_producers, python};
+use super::programs::{Program, all, go, java_producers, python};
 use super::stage::{DEADLINE, Stage};
 use crate::support::java::Background;
 
@@ -17,7 +17,10 @@ const OTHER: &str = "written";
 /// Producers that any error which is not to be retried ends, at any broker: a new one has to be made.
 const ENDED: [(&str, &str); 1] = [("kafka-python", "idempotent")];
 /// Clients that show the broker's words; the others show the name of the code.
-const SHOWS_WORDS: [&str; 2] = ["java 4.3.1", "kafka-python"];
+const SHOWS_WORDS: [&str; 4] = ["java 4.3.1", "java 3.9.1", "java 2.8.2", "kafka-python"];
+/// The short form has the first alone.
+const JAVA: [(&str, &str); 3] =
+    [("java 4.3.1", "4.3.1"), ("java 3.9.1", "3.9.1"), ("java 2.8.2", "2.8.2")];
 const KINDS: [&str; 4] = ["plain", "idempotent", "transactional", "unacknowledged"];
 
 /// What one producer met.
@@ -42,7 +45,10 @@ pub fn judge(stage: &Stage) -> Result<()> {
     };
     let ends = || stage.log_ends(MIRROR);
     let before = ends()?;
-    let mut running = vec![("java 4.3.1", java_producers("4.3.1", &words)?)];
+    let mut running = Vec::new();
+    for (name, version) in if all() { &JAVA[..] } else { &JAVA[..1] } {
+        running.push((*name, java_producers(version, &words)?));
+    }
     if Program::Librdkafka.is_there() {
         running.push(("librdkafka", python("refused_librdkafka.py", &words)?));
         running.push(("kafka-python", python("refused_kafka_python.py", &words)?));

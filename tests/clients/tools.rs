@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::commands::{Expect, Tool, all_tools};
-use super::programs::run_tools;
+use super::programs::{all, run_tools};
 use super::stage::Stage;
 use crate::support::cluster::Cluster;
 use crate::support::dist::Dist;
@@ -105,13 +105,18 @@ impl Tools {
             }
         }
         ensure!(complaints.is_empty(), "tools at {seat}:\n{complaints}");
+        // Nothing of theirs got into a mirror, or out of it.
+        stage.wait_led()?;
+        stage.wait_mirrored()?;
         eprintln!("{} commands of {} did as without the daemon", with.len(), self.version);
         Ok(())
     }
 
     fn tools(&self, wanted: impl Fn(&Tool) -> bool) -> Vec<&'static Tool> {
         let new = !self.version.starts_with('3');
-        let of_release = |tool: &&Tool| (new || !tool.since_4) && (self.shares || !tool.shares);
+        let of_release = |tool: &&Tool| {
+            (new || !tool.since_4) && (self.shares || !tool.shares) && (all() || !tool.long)
+        };
         all_tools().iter().filter(of_release).filter(|tool| wanted(tool)).collect()
     }
 
@@ -285,6 +290,7 @@ fn an_answer_that_differs_is_found() {
         input: "",
         since_4: false,
         shares: false,
+        long: false,
         expect,
     };
     let judge = |expect, before: &Answer, after: &Answer| {

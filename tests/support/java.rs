@@ -77,7 +77,11 @@ impl Background {
     /// Waits for its own end.
     pub fn wait(mut self, deadline: Duration) -> Result<Outcome> {
         let code = self.process.wait(deadline);
-        let code = code.with_context(|| self.read("err").unwrap_or_default())?;
+        let code = code.with_context(|| {
+            let lines = self.lines().unwrap_or_default();
+            let last = lines.last().map_or("nothing", String::as_str);
+            format!("it said {last:?} last; {}", self.read("err").unwrap_or_default())
+        })?;
         self.outcome(code)
     }
 

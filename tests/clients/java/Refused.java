@@ -63,7 +63,7 @@ public final class Refused {
         Properties properties = new Properties();
         properties.put("bootstrap.servers", given[0]);
         properties.put("enable.idempotence", String.valueOf(kind.equals("idempotent") || kind.equals("transactional")));
-        if (kind.equals("transactional")) properties.put("transactional.id", "java-refused");
+        if (kind.equals("transactional")) properties.put("transactional.id", "java-refused-" + ProcessHandle.current().pid());
         if (kind.equals("unacknowledged")) properties.put("acks", "0");
         properties.put("delivery.timeout.ms", "30000");
         properties.put("request.timeout.ms", "10000");

@@ -3,6 +3,7 @@
 A client's Member has poll() -> records as (topic, partition, offset, timestamp, value), assignment() and committed() by
 (topic, partition), the latter as (offset, whether with an epoch: None where nobody knows), commit(), by_time(), seek() and close()."""
 
+import faulthandler
 import os
 import sys
 import time
@@ -14,6 +15,8 @@ PARTITIONS = int(OPTIONS["partitions"])
 # Records of the first member before the second may join.
 BEGUN = 20
 DEADLINE = time.monotonic() + 180
+# Where it hangs, for whoever reads what a failed test kept.
+faulthandler.dump_traceback_later(85)
 
 
 class Story:
