@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::Context;
-use super::answers::{AnswerKind, Ask};
+use super::answers::{AnswerKind, Ask, probe_frame};
 use super::transport::{self, Transport};
 use crate::image::{BrokerImage, Image, Listener};
 use crate::types::BrokerId;
@@ -18,6 +18,8 @@ use crate::wire::frame::{LENGTH_BYTES, frame_length};
 
 /// How long a broker may take over a question of ours.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a broker may take to say which versions it knows.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest answer that we take into memory; larger ones are only passed through.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Largest answer with records that we take into memory: one batch may be as large as it likes.
@@ -78,14 +80,23 @@ pub async fn open(
     connection: u64,
 ) -> Result<(BrokerId, Transport), NoBackend> {
     let mut reason = "none is live".to_owned();
+    let mut slow = None;
     for (broker, address) in candidates(context, listener, connection) {
-        match transport::dial(&address).await {
+        match connect(context, broker, &address).await {
             Ok(transport) => return Ok((broker, transport)),
             Err(error) => {
-                context.brokers.avoid(broker, Instant::now());
                 reason = format!("broker {broker}: {error}");
+                if error.kind() == io::ErrorKind::TimedOut {
+                    slow.get_or_insert((broker, address));
+                }
             }
         }
+    }
+    // Better one that is slow than none.
+    if let Some((broker, address)) = slow
+        && let Ok(transport) = transport::dial(&address).await
+    {
+        return Ok((broker, transport));
     }
     let listener = listener.to_owned();
     Err(NoBackend { listener, reason })
@@ -94,8 +105,29 @@ pub async fn open(
 /// Connects to one broker; `None` where it does not answer, or has no such listener any more.
 pub async fn reach(context: &Context, listener: &str, broker: BrokerId) -> Option<Transport> {
     let address = context.image.borrow().broker(broker)?.listeners.get(listener)?.clone();
-    let dialled = transport::dial(&address).await;
-    dialled.inspect_err(|_| context.brokers.avoid(broker, Instant::now())).ok()
+    connect(context, broker, &address).await.ok()
+}
+
+/// Connects to a broker that answers: one that hangs still accepts connections. It is asked on a
+/// connection of its own, since a client may ask for versions only once before it has proved itself.
+async fn connect(context: &Context, broker: BrokerId, address: &Listener) -> io::Result<Transport> {
+    let connecting = async {
+        if !context.brokers.has_answered(broker, Instant::now()) {
+            let probed = timeout(PROBE_TIMEOUT, probe(address)).await;
+            probed.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+            context.brokers.answered(broker, Instant::now());
+        }
+        transport::dial(address).await
+    };
+    connecting.await.inspect_err(|_| context.brokers.avoid(broker, Instant::now()))
+}
+
+async fn probe(address: &Listener) -> io::Result<()> {
+    let mut transport = transport::dial(address).await?;
+    transport.write_all(&probe_frame()).await?;
+    let length = read_length(&mut transport, ANSWER_BYTES_MAX).await?;
+    read_bytes(&mut transport, BytesMut::new(), length).await?;
+    Ok(())
 }
 
 fn candidates(context: &Context, listener: &str, connection: u64) -> Vec<(BrokerId, Listener)> {
@@ -124,9 +156,7 @@ pub async fn ask(context: &Context, listener: &str, broker: BrokerId, ask: Ask) 
         image.broker(broker)?.listeners.get(listener)?.clone()
     };
     let question = async {
-        let dialled = transport::dial(&address).await;
-        let mut transport =
-            dialled.inspect_err(|_| context.brokers.avoid(broker, Instant::now()))?;
+        let mut transport = connect(context, broker, &address).await?;
         transport.write_all(&request).await?;
         let length = read_length(&mut transport, kind.bytes_max()).await?;
         let room = context.room(kind, length).await;

@@ -34,7 +34,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A gateway between `client`s and brokers 1 and 2, each played at a listener of its own.
 struct Stage {
     address: std::net::SocketAddr,
-    brokers: Vec<TcpListener>,
+    /// Accept connections, and answer the gateway's own question.
+    brokers: Vec<tokio::task::JoinHandle<()>>,
+    accepted: tokio::sync::Mutex<mpsc::UnboundedReceiver<(i32, Peer)>>,
     context: Arc<Context>,
     stop: CancellationToken,
     served: tokio::task::JoinHandle<()>,
@@ -71,7 +73,17 @@ impl Stage {
         let context = Arc::new(context);
         let served = serve_listener(listener, name, context.clone(), stop.clone());
         let served = tokio::spawn(served);
-        Self { address, brokers, context, stop, served }
+        let (accept, accepted) = mpsc::unbounded_channel();
+        let brokers = (1..).zip(brokers);
+        let brokers = brokers.map(|(id, broker)| tokio::spawn(play(id, broker, accept.clone())));
+        Self {
+            address,
+            brokers: brokers.collect(),
+            accepted: accepted.into(),
+            context,
+            stop,
+            served,
+        }
     }
 
     async fn client(&self) -> Peer {
@@ -98,14 +110,34 @@ impl Stage {
 
     /// The next connection that the gateway opens to any broker, and the broker's number.
     async fn broker(&self) -> (i32, Peer) {
-        let accepted = async {
-            tokio::select! {
-                one = self.brokers[0].accept() => (1, one),
-                two = self.brokers[1].accept() => (2, two),
+        timeout(DEADLINE, self.accepted.lock().await.recv()).await.unwrap().unwrap()
+    }
+
+    /// This broker is no more.
+    async fn kill(&mut self, id: usize) {
+        let broker = &mut self.brokers[id - 1];
+        broker.abort();
+        assert!(broker.await.unwrap_err().is_cancelled());
+    }
+}
+
+/// One broker's port: what the gateway itself asks is answered, other connections are passed on.
+async fn play(id: i32, broker: TcpListener, accept: mpsc::UnboundedSender<(i32, Peer)>) {
+    loop {
+        let (mut stream, _) = broker.accept().await.unwrap();
+        let accept = accept.clone();
+        tokio::spawn(async move {
+            let mut first = [0; 14];
+            while stream.peek(&mut first).await.unwrap_or(0) == 4 {
+                tokio::task::yield_now().await;
             }
-        };
-        let (id, accepted) = timeout(DEADLINE, accepted).await.unwrap();
-        (id, Peer(accepted.unwrap().0))
+            if first[..] == super::super::answers::probe_frame()[..] {
+                let _gone = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0]).await;
+                let _gone = stream.read_to_end(&mut Vec::new()).await;
+                return;
+            }
+            let _over = accept.send((id, Peer(stream)));
+        });
     }
 }
 
@@ -256,13 +288,43 @@ async fn the_end_of_the_client_is_the_end_of_the_brokers_connection() {
 #[tokio::test]
 async fn a_broker_that_cannot_be_reached_gives_way_to_the_next() {
     let mut stage = Stage::new().await;
-    stage.brokers.remove(1);
-    stage.brokers.insert(1, TcpListener::bind("127.0.0.1:0").await.unwrap());
+    stage.kill(2).await;
     for _ in 0..2 {
         let mut client = stage.client().await;
         client.send(&relayed(1, 10)).await;
         assert_eq!(stage.broker().await.0, 1);
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_accepts_and_does_not_answer_gives_way_to_the_next() {
+    let mut stage = Stage::new().await;
+    let port = stage.context.image.borrow().broker(BrokerId(2)).unwrap().listeners[LISTENER].port;
+    stage.kill(2).await;
+    let hung = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    for _ in 0..3 {
+        let mut client = stage.client().await;
+        client.send(&relayed(1, 10)).await;
+        let (id, mut broker) = stage.broker().await;
+        assert_eq!((id, broker.receive().await), (1, relayed(1, 10).freeze()));
+    }
+    // Where it is the only one, it is better than none.
+    stage.kill(1).await;
+    let mut client = stage.client().await;
+    client.send(&relayed(1, 10)).await;
+    let mut questions = Vec::new();
+    let asked = async {
+        loop {
+            let (stream, _) = hung.accept().await.unwrap();
+            let mut first = [0; 8];
+            stream.peek(&mut first).await.unwrap();
+            if first[5] == ApiKey::Metadata as u8 {
+                return Peer(stream).receive().await;
+            }
+            questions.push(stream);
+        }
+    };
+    assert_eq!(timeout(DEADLINE, asked).await.unwrap(), relayed(1, 10));
 }
 
 /// Says to the gateway, which asks, that a client may do everything with the mirror.
@@ -394,7 +456,7 @@ async fn a_connection_moves_to_a_broker_that_holds_what_is_asked() {
     // One that cannot be reached is no reason to give up the one that can.
     let mut gone = Stage::new().await;
     let (mut client, mut broker) = gone.client_at(1).await;
-    gone.brokers.remove(1);
+    gone.kill(2).await;
     client.send(&old_fetch(4)).await;
     grant(&mut broker).await;
     let code = client.receive().await;
