@@ -11,13 +11,20 @@ use self::asks::{Subject, offset_of};
 use crate::support::cluster::Cluster;
 use crate::support::compare::{open_leader, wait_identical};
 use crate::support::daemon::{Daemon, DaemonSpec, SEAT};
-use crate::support::java::{Consume, Produce};
+use crate::support::java::{Consume, Produce, resets};
 use crate::support::judge::{Batch, Judge, NewTopic};
 use crate::support::sasl::{self, LISTENERS, Right, give, login};
 use crate::support::{ClusterSpec, eventually, scenario};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 const TOPIC: &str = "orders";
+/// Of the first record of each load; each one later than the last.
+const TIME: i64 = 1_700_000_000_000;
+/// Of the first record of those that end with an open transaction: later than the markers' too.
+const OPEN_TIME: i64 = 2_500_000_000_000;
+/// Where partition 1 begins: within its first batch. A leader does not find a time in a segment that
+/// lies below the start, and looks no further.
+const START: i64 = 7;
 
 #[test]
 fn clients_learn_from_the_seat_what_a_broker_would_tell_them() {
@@ -36,6 +43,7 @@ fn clients_learn_from_the_seat_what_a_broker_would_tell_them() {
         let stage = Stage { source, destination, daemon };
         stage.wait_led()?;
         stage.times_are_those_of_the_source()?;
+        stage.offsets_out_of_range_are_as_at_the_source()?;
         stage.old_fetches_bring_the_same_batches()?;
         stage.rights_are_the_real_brokers_word()?;
         stage.nobody_learns_anything_before_he_has_proved_himself()?;
@@ -54,20 +62,24 @@ fn destination() -> ClusterSpec {
     sasl::destination(&["reader", "stranger"]).property("super.users", "User:ANONYMOUS;User:broker")
 }
 
-/// Two partitions with ordinary records and with transactions, of which the last stays open.
+/// Two partitions with ordinary records and with transactions, of which the last stays open and has
+/// later records than all others. The second does not begin at 0.
 fn fill(source: &Cluster) -> Result<()> {
-    source.create_topic(&NewTopic::new(TOPIC, 2))?;
+    let any_age = NewTopic::new(TOPIC, 2).config("message.timestamp.after.max.ms", i64::MAX);
+    source.create_topic(&any_age)?;
     let to = |partition: i32| {
         Produce::to(&source.bootstrap(), TOPIC)
             .option("partition", partition)
-            .option("timestamp", 1_700_000_000_000i64)
             .option("flush", 7)
+            .option("producer.transaction.timeout.ms", 600_000)
     };
     let load = to(0)
         .count(200)
-        .and(to(1).count(100).option("transactions", "mix"))
-        .and(to(1).count(30).option("transactions", "open"));
+        .option("timestamp", TIME)
+        .and(to(1).count(100).option("timestamp", TIME).option("transactions", "mix"))
+        .and(to(1).count(30).option("timestamp", OPEN_TIME).option("transactions", "open"));
     load.run(source.dist())?;
+    source.any_judge()?.delete_records(TOPIC, 1, START)?;
     Ok(())
 }
 
@@ -95,27 +107,46 @@ impl Stage {
         Judge::connect(&format!("127.0.0.1:{port}"))?.authenticate(user, user)
     }
 
-    /// Every kind of time, at both isolations, on both listeners.
+    /// Every kind of time, at both isolations, at every version, on both listeners.
     fn times_are_those_of_the_source(&self) -> Result<()> {
-        let times = [-1, -2, -3, -4, 0, 1_700_000_000_050, 1_700_000_000_000, 1_900_000_000_000];
+        let within = [TIME - 1, TIME + 50, TIME + 99, OPEN_TIME + 20, OPEN_TIME + 25];
+        let times: Vec<_> = (-5..=0).chain(within).chain([TIME * 2]).collect();
         let mut source = self.source.any_judge()?;
         for (listener, mut seat) in [("open", self.open()?), ("proven", self.proven("reader")?)] {
-            for partition in 0..2 {
-                for (time, isolation) in times.into_iter().flat_map(|time| [(time, 0), (time, 1)]) {
-                    let expected = offset_of(&mut source, TOPIC, partition, time, isolation)?;
-                    let found = offset_of(&mut seat, TOPIC, partition, time, isolation)?;
+            for (version, partition) in (1..=10).flat_map(|version| [(version, 0), (version, 1)]) {
+                for (&time, isolation) in times.iter().flat_map(|time| [(time, 0), (time, 1)]) {
+                    let ask = |judge: &mut Judge| {
+                        asks::offset_at(judge, version, TOPIC, partition, time, isolation)
+                    };
+                    let (expected, found) = (ask(&mut source)?, ask(&mut seat)?);
                     ensure!(
-                        found == expected && found.0 == 0,
-                        "{listener}: {TOPIC}-{partition} at {time}, isolation {isolation}: {found:?}, \
-                         at the source {expected:?}"
+                        found == expected,
+                        "{listener}, v{version}: {TOPIC}-{partition} at {time}, isolation \
+                         {isolation}: {found:?}, at the source {expected:?}"
                     );
                 }
             }
         }
-        // With a transaction open the two isolations end differently.
-        let ends = [0, 1].map(|isolation| offset_of(&mut source, TOPIC, 1, -1, isolation));
-        let [Ok(end), Ok(stable)] = ends else { anyhow::bail!("{ends:?}") };
-        ensure!(stable.2 < end.2, "no transaction is open: {stable:?} {end:?}");
+        // With a transaction open the two isolations end differently, and so do times within it.
+        for time in [-1, -3, OPEN_TIME + 25] {
+            let [open, stable] =
+                [0, 1].map(|isolation| offset_of(&mut source, TOPIC, 1, time, isolation));
+            let (open, stable) = (open?, stable?);
+            ensure!(open.0 == 0 && stable.2 < open.2, "at {time}: {open:?}, {stable:?}");
+        }
+        let start = offset_of(&mut source, TOPIC, 1, -2, 0)?;
+        ensure!(start.2 == START, "{start:?}");
+        Ok(())
+    }
+
+    /// Below the start and above the end: the same becomes of a consumer as at the source.
+    fn offsets_out_of_range_are_as_at_the_source(&self) -> Result<()> {
+        let offsets = [0, START - 1, 1_000];
+        let of = |bootstrap: &str| resets(self.source.dist(), bootstrap, (TOPIC, 1), &offsets);
+        let expected = of(&self.source.bootstrap())?;
+        let found = of(&self.daemon.seat_addresses()[0])?;
+        println!("out of range: {found:?}");
+        ensure!(found == expected && found.len() == 9, "{found:?}, at the source {expected:?}");
         Ok(())
     }
 
@@ -125,10 +156,11 @@ impl Stage {
             for version in 4..=10 {
                 for mut seat in [self.open()?, self.proven("reader")?] {
                     let mut found: Vec<Batch> = Vec::new();
-                    while found.last().map_or(0, Batch::next_offset)
+                    let start = if partition == 1 { START } else { 0 };
+                    while found.last().map_or(start, Batch::next_offset)
                         < expected.last().map_or(0, Batch::next_offset)
                     {
-                        let at = found.last().map_or(0, Batch::next_offset);
+                        let at = found.last().map_or(start, Batch::next_offset);
                         let more = asks::old_fetch(&mut seat, version, TOPIC, partition, at)?;
                         ensure!(!more.is_empty(), "v{version}: nothing at {at}");
                         found.extend(more);

@@ -13,10 +13,11 @@ use tempfile::TempDir;
 use super::dist::Dist;
 use super::process::Supervised;
 
-const SOURCES: [(&str, &str); 4] = [
+const SOURCES: [(&str, &str); 5] = [
     ("Produce.java", include_str!("java/Produce.java")),
     ("Consume.java", include_str!("java/Consume.java")),
     ("Latency.java", include_str!("java/Latency.java")),
+    ("Reset.java", include_str!("java/Reset.java")),
     ("Throughput.java", include_str!("java/Throughput.java")),
 ];
 const CLIENT_DEADLINE: Duration = Duration::from_secs(180);
@@ -262,6 +263,26 @@ impl Consume {
     pub fn start(&self, dist: &Dist) -> Result<Background> {
         run_program(dist, "Consume", &self.arguments)
     }
+}
+
+/// What becomes of Java consumers that seek to these offsets of a partition, under each policy of
+/// `auto.offset.reset`, at read committed: "policy offset outcome".
+pub fn resets(
+    dist: &Dist,
+    bootstrap: &str,
+    (topic, partition): (&str, i32),
+    offsets: &[i64],
+) -> Result<Vec<String>> {
+    let offsets: Vec<_> = offsets.iter().map(i64::to_string).collect();
+    let arguments = [
+        format!("bootstrap={bootstrap}"),
+        format!("topic={topic}"),
+        format!("partition={partition}"),
+        format!("offsets={}", offsets.join(",")),
+    ];
+    let outcome = run_program(dist, "Reset", &arguments)?.wait(CLIENT_DEADLINE)?.success()?;
+    println!("{}", outcome.stderr);
+    Ok(outcome.stdout.lines().map(str::to_owned).collect())
 }
 
 /// Lines of `Consume` by topic, partition and offset.

@@ -45,8 +45,23 @@ pub fn offset_of(
     time: i64,
     isolation: i8,
 ) -> Result<(i16, i64, i64)> {
+    let version = judge.version::<ListOffsetsRequest>()?;
+    offset_at(judge, version, topic, partition, time, isolation)
+}
+
+/// The same at a given version.
+pub fn offset_at(
+    judge: &mut Judge,
+    version: i16,
+    topic: &str,
+    partition: i32,
+    time: i64,
+    isolation: i8,
+) -> Result<(i16, i64, i64)> {
+    // Version 1 has no isolation.
+    let isolation = if version >= 2 { isolation } else { 0 };
     let request = offsets(topic, partition, time, isolation, -1);
-    let answer = judge.ask(&request)?;
+    let answer = judge.ask_at(version, &request)?;
     let answer = &answer.topics.first().context("no topic")?.partitions[0];
     Ok((answer.error_code, answer.timestamp, answer.offset))
 }
