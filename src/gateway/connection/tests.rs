@@ -27,6 +27,7 @@ use super::super::{ListenerName, serve_listener};
 use super::*;
 use crate::image::Image;
 
+mod posers;
 mod proofs;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -564,31 +565,6 @@ async fn one_client_too_many_is_turned_away() {
         }
     };
     timeout(DEADLINE, admitted).await.unwrap();
-}
-
-/// A follower's, of a broker that is not registered.
-fn replica_fetch(broker: i32) -> Bytes {
-    let state = ReplicaState::default().with_replica_id(broker.into()).with_replica_epoch(1);
-    let topic = FetchTopic::default().with_topic_id(MIRROR_ID.0);
-    let fetch = FetchRequest::default().with_replica_state(state).with_topics(vec![topic]);
-    request(17, &fetch)
-}
-
-#[tokio::test]
-async fn followers_are_served_on_the_brokers_own_listener_only() {
-    let fetch = replica_fetch(77);
-    let outside = Stage::with(0, "INTERNAL").await;
-    let mut client = outside.client().await;
-    client.send(&fetch).await;
-    assert!(client.is_closed().await);
-
-    let inside = Stage::new().await;
-    let mut client = inside.client().await;
-    client.send(&fetch).await;
-    let mut answer = client.receive().await;
-    assert_eq!(answer.get_i32(), 77);
-    answer.advance(1 + 4);
-    assert_eq!(answer.get_i16(), 77, "the seat answers: this broker is not registered");
 }
 
 #[tokio::test]

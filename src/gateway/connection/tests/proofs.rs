@@ -3,6 +3,7 @@
 
 use kafka_protocol::messages::SaslAuthenticateResponse;
 
+use super::posers::{absurd_fetch, fetch_code, replica_fetch};
 use super::*;
 
 fn sasl(key: ApiKey, version: i16) -> BytesMut {
@@ -70,15 +71,24 @@ async fn tokens_without_headers_pass() {
     assert_eq!(broker.receive().await, produce());
 }
 
-/// The broker's word on whether the gateway's question, a follower's fetch, is allowed to the client.
-async fn judge(broker: &mut Peer, code: i16) {
+/// The gateway's question whether a client may replicate, a follower's fetch.
+async fn asked_about(broker: &mut Peer) {
     let probe = broker.receive().await;
     assert_eq!(probe[..4], [0, ApiKey::Fetch as u8, 0, 15]);
+}
+
+/// The broker's word on it.
+fn word(code: i16) -> BytesMut {
     let partition = PartitionData::default().with_error_code(code).with_aborted_transactions(None);
     let topic = FetchableTopicResponse::default().with_partitions(vec![partition]);
     let mut answer = BytesMut::from(&[0, 0, 0, 0, 0][..]);
     FetchResponse::default().with_responses(vec![topic]).encode(&mut answer, 15).unwrap();
-    broker.send(&answer).await;
+    answer
+}
+
+async fn judge(broker: &mut Peer, code: i16) {
+    asked_about(broker).await;
+    broker.send(&word(code)).await;
 }
 
 #[tokio::test]
@@ -109,9 +119,8 @@ async fn a_follower_has_to_prove_itself_where_clients_have_to() {
             continue;
         }
         for _ in 0..2 {
-            let mut answer = client.receive().await;
-            answer.advance(4 + 1 + 4);
-            assert_eq!(answer.get_i16(), 77, "the seat answers: this broker is not registered");
+            let code = fetch_code(client.receive().await);
+            assert_eq!(code, 77, "the seat answers: this broker is not registered");
             client.send(&fetch).await;
         }
     }
@@ -240,4 +249,52 @@ async fn nobody_is_let_in_freely_where_no_broker_says_so() {
         client.send(&request).await;
         assert!(client.is_closed().await);
     }
+}
+
+#[tokio::test]
+async fn brokers_replicate_on_their_own_listener_only() {
+    let stage = Stage::with(2, "INTERNAL").await;
+    let (mut client, mut broker) = exchanged(&stage, 0).await;
+    client.send(&replica_fetch(77)).await;
+    probed(&mut broker).await;
+    broker.send(b"any answer").await;
+    assert!(client.is_closed().await, "nobody is asked whether it may");
+}
+
+#[tokio::test]
+async fn a_proof_is_no_leave_for_absurd_lengths() {
+    let stage = Stage::with(2, LISTENER).await;
+    let (mut client, mut broker) = exchanged(&stage, 0).await;
+    client.send(&absurd_fetch(77)).await;
+    probed(&mut broker).await;
+    broker.send(b"any answer").await;
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn what_a_follower_sends_with_its_new_proof_is_not_lost() {
+    let stage = Stage::with(2, LISTENER).await;
+    let (mut client, mut broker) = following(&stage, 3_600_000).await;
+    let mut both = BytesMut::new();
+    for frame in [sasl(ApiKey::SaslHandshake, 1), sasl(ApiKey::SaslAuthenticate, 1)] {
+        both.put_i32(frame.len() as i32);
+        both.put_slice(&frame);
+    }
+    client.0.write_all(&both).await.unwrap();
+    for key in [ApiKey::SaslHandshake, ApiKey::SaslAuthenticate] {
+        assert_eq!(broker.receive().await, sasl(key, 1));
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_question_about_a_follower_is_not_the_followers() {
+    let stage = Stage::with(2, LISTENER).await;
+    let (mut client, mut broker) = following(&stage, 1).await;
+    asked_about(&mut broker).await;
+    client.send(&sasl(ApiKey::SaslHandshake, 1)).await;
+    // Time for the gateway to do it wrong.
+    assert!(timeout(Duration::from_millis(200), broker.receive()).await.is_err());
+    broker.send(&word(100)).await;
+    exchange(&mut client, &mut broker, 3_600_000).await;
+    follow(&mut client, &mut broker).await;
 }
