@@ -75,53 +75,51 @@ pub fn describe(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
     })
 }
 
-/// Answers an AlterConfigs.
-pub fn alter(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
-    let mut asked = Asked::<AlterConfigsRequest>::decode(frame.clone())?;
-    let resources = std::mem::take(&mut asked.body.resources);
-    let (mine, others): (Vec<_>, Vec<_>) = resources
-        .into_iter()
-        .partition(|resource| is_ours(resource.resource_type, &resource.resource_name, asker));
-    asked.body.resources = others;
-    let rest = !asked.body.resources.is_empty();
-    altered(frame, asked, !mine.is_empty(), rest, asker, move |witness, theirs| {
-        let results = mine.into_iter().map(|resource| {
-            let verdict = verdict(witness, resource.configs.iter().map(|config| &config.name));
-            alter_configs_response::AlterConfigsResourceResponse::default()
-                .with_error_code(verdict.0)
-                .with_error_message(verdict.1)
-                .with_resource_type(resource.resource_type)
-                .with_resource_name(resource.resource_name)
-        });
-        let mut response: AlterConfigsResponse = theirs.unwrap_or_default();
-        response.responses.extend(results);
-        response
-    })
+/// A function that answers a change of configurations. The two requests and what belongs to them
+/// differ in the crate's types only.
+macro_rules! answers_change {
+    ($(#[$about:meta])* $name:ident, $request:ty, $response:ty, $result:ty) => {
+        $(#[$about])*
+        pub fn $name(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
+            let mut asked = Asked::<$request>::decode(frame.clone())?;
+            let resources = std::mem::take(&mut asked.body.resources);
+            let (mine, others): (Vec<_>, Vec<_>) = resources
+                .into_iter()
+                .partition(|resource| is_ours(resource.resource_type, &resource.resource_name, asker));
+            asked.body.resources = others;
+            let rest = !asked.body.resources.is_empty();
+            altered(frame, asked, !mine.is_empty(), rest, asker, move |witness, theirs| {
+                let results = mine.into_iter().map(|resource| {
+                    let names = resource.configs.iter().map(|config| &config.name);
+                    let (code, text) = verdict(witness, names);
+                    <$result>::default()
+                        .with_error_code(code)
+                        .with_error_message(text)
+                        .with_resource_type(resource.resource_type)
+                        .with_resource_name(resource.resource_name)
+                });
+                let mut response: $response = theirs.unwrap_or_default();
+                response.responses.extend(results);
+                response
+            })
+        }
+    };
 }
 
-/// Answers an IncrementalAlterConfigs.
-pub fn incremental_alter(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
-    let mut asked = Asked::<IncrementalAlterConfigsRequest>::decode(frame.clone())?;
-    let resources = std::mem::take(&mut asked.body.resources);
-    let (mine, others): (Vec<_>, Vec<_>) = resources
-        .into_iter()
-        .partition(|resource| is_ours(resource.resource_type, &resource.resource_name, asker));
-    asked.body.resources = others;
-    let rest = !asked.body.resources.is_empty();
-    altered(frame, asked, !mine.is_empty(), rest, asker, move |witness, theirs| {
-        let results = mine.into_iter().map(|resource| {
-            let verdict = verdict(witness, resource.configs.iter().map(|config| &config.name));
-            incremental_alter_configs_response::AlterConfigsResourceResponse::default()
-                .with_error_code(verdict.0)
-                .with_error_message(verdict.1)
-                .with_resource_type(resource.resource_type)
-                .with_resource_name(resource.resource_name)
-        });
-        let mut response: IncrementalAlterConfigsResponse = theirs.unwrap_or_default();
-        response.responses.extend(results);
-        response
-    })
-}
+answers_change!(
+    /// Answers an AlterConfigs.
+    alter,
+    AlterConfigsRequest,
+    AlterConfigsResponse,
+    alter_configs_response::AlterConfigsResourceResponse
+);
+answers_change!(
+    /// Answers an IncrementalAlterConfigs.
+    incremental_alter,
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+    incremental_alter_configs_response::AlterConfigsResourceResponse
+);
 
 /// The answer to a change: of what `complete` makes of the witness's code and, where there is a `rest`
 /// that is not about us, of the broker's answer to that.

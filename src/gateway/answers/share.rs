@@ -21,59 +21,55 @@ use crate::gateway::standing::{Standing, Standings, TopicRef};
 /// `SHARE_SESSION_NOT_FOUND`: the client begins anew, with all its partitions.
 const NO_SESSION: i16 = 122;
 
-/// Answers a ShareFetch.
-pub async fn fetch(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
-    let asked = Asked::<ShareFetchRequest>::decode(frame)?;
-    if asked.body.share_session_epoch > 0 {
-        return asked.answer(&ShareFetchResponse::default().with_error_code(NO_SESSION));
-    }
-    let named = asked.body.topics.iter().flat_map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
-        TopicRef::of("", topic.topic_id).each(partitions)
-    });
-    let mut standings = Standings::look_up(asker, Operation::Read, named.collect()).await?;
-    let topics = asked.body.topics.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| {
-            let (code, text) = refusal(&standings.take());
-            Fetched::default()
-                .with_partition_index(partition.partition_index)
-                .with_error_code(code)
-                .with_error_message(text)
-                .with_acknowledge_error_message(None)
-                .with_records(Some(Bytes::new()))
-        });
-        ShareFetchableTopicResponse::default()
-            .with_topic_id(topic.topic_id)
-            .with_partitions(partitions.collect())
-    });
-    asked.answer(&ShareFetchResponse::default().with_responses(topics.collect()))
+/// A function that refuses a request of share consumers. The two requests and what belongs to them
+/// differ in the crate's types only; what an answer has beside its refusal is in `$nothing`.
+macro_rules! refuses {
+    ($(#[$about:meta])* $name:ident, $request:ty, $response:ty, $topic:ty, $nothing:expr) => {
+        $(#[$about])*
+        pub async fn $name(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
+            let asked = Asked::<$request>::decode(frame)?;
+            if asked.body.share_session_epoch > 0 {
+                return asked.answer(&<$response>::default().with_error_code(NO_SESSION));
+            }
+            let named = asked.body.topics.iter().flat_map(|topic| {
+                let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
+                TopicRef::of("", topic.topic_id).each(partitions)
+            });
+            let mut standings =
+                Standings::look_up(asker, Operation::Read, named.collect()).await?;
+            let topics = asked.body.topics.iter().map(|topic| {
+                let partitions = topic.partitions.iter().map(|partition| {
+                    let (code, text) = refusal(&standings.take());
+                    $nothing
+                        .with_partition_index(partition.partition_index)
+                        .with_error_code(code)
+                        .with_error_message(text)
+                });
+                <$topic>::default()
+                    .with_topic_id(topic.topic_id)
+                    .with_partitions(partitions.collect())
+            });
+            asked.answer(&<$response>::default().with_responses(topics.collect()))
+        }
+    };
 }
 
-/// Answers a ShareAcknowledge: nothing was acquired here that could be acknowledged.
-pub async fn acknowledge(frame: Bytes, asker: &Asker<'_>) -> Result<Reply, AnswerError> {
-    let asked = Asked::<ShareAcknowledgeRequest>::decode(frame)?;
-    if asked.body.share_session_epoch > 0 {
-        return asked.answer(&ShareAcknowledgeResponse::default().with_error_code(NO_SESSION));
-    }
-    let named = asked.body.topics.iter().flat_map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
-        TopicRef::of("", topic.topic_id).each(partitions)
-    });
-    let mut standings = Standings::look_up(asker, Operation::Read, named.collect()).await?;
-    let topics = asked.body.topics.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| {
-            let (code, text) = refusal(&standings.take());
-            Acknowledged::default()
-                .with_partition_index(partition.partition_index)
-                .with_error_code(code)
-                .with_error_message(text)
-        });
-        ShareAcknowledgeTopicResponse::default()
-            .with_topic_id(topic.topic_id)
-            .with_partitions(partitions.collect())
-    });
-    asked.answer(&ShareAcknowledgeResponse::default().with_responses(topics.collect()))
-}
+refuses!(
+    /// Answers a ShareFetch.
+    fetch,
+    ShareFetchRequest,
+    ShareFetchResponse,
+    ShareFetchableTopicResponse,
+    Fetched::default().with_acknowledge_error_message(None).with_records(Some(Bytes::new()))
+);
+refuses!(
+    /// Answers a ShareAcknowledge: nothing was acquired here that could be acknowledged.
+    acknowledge,
+    ShareAcknowledgeRequest,
+    ShareAcknowledgeResponse,
+    ShareAcknowledgeTopicResponse,
+    Acknowledged::default()
+);
 
 fn refusal(standing: &Standing) -> (i16, Option<StrBytes>) {
     let led = match standing.led() {
