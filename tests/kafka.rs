@@ -27,6 +27,7 @@ mod kafka {
     mod replica_cut;
     mod resume;
     mod returning;
+    mod routes;
     mod seats;
     mod takeover;
     mod verify;

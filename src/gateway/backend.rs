@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Context;
 use super::answers::{AnswerKind, Ask, probe_frame};
-use super::transport::{self, Transport};
+use super::transport::{self, Security, Transport};
 use crate::image::{BrokerImage, Image, Listener};
 use crate::types::BrokerId;
 use crate::wire::frame::{LENGTH_BYTES, frame_length};
@@ -108,25 +108,25 @@ pub async fn reach(context: &Context, listener: &str, broker: BrokerId) -> Optio
     connect(context, broker, &address).await.ok()
 }
 
-/// Connects to a broker that answers: one that hangs still accepts connections. It is asked on a
-/// connection of its own, since a client may ask for versions only once before it has proved itself.
+/// Connects to a broker that answers: one that hangs still accepts connections.
 async fn connect(context: &Context, broker: BrokerId, address: &Listener) -> io::Result<Transport> {
     let connecting = async {
-        if !context.brokers.has_answered(broker, Instant::now()) {
-            let probed = timeout(PROBE_TIMEOUT, probe(address)).await;
-            probed.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
-            context.brokers.answered(broker, Instant::now());
+        let mut transport = transport::dial(address).await?;
+        let probed = timeout(PROBE_TIMEOUT, probe(&mut transport)).await;
+        probed.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+        // Who has to prove himself may ask for versions only once before: that is the client's.
+        if Security::of(address).is_sasl() {
+            transport = transport::dial(address).await?;
         }
-        transport::dial(address).await
+        Ok(transport)
     };
     connecting.await.inspect_err(|_| context.brokers.avoid(broker, Instant::now()))
 }
 
-async fn probe(address: &Listener) -> io::Result<()> {
-    let mut transport = transport::dial(address).await?;
+async fn probe(transport: &mut Transport) -> io::Result<()> {
     transport.write_all(&probe_frame()).await?;
-    let length = read_length(&mut transport, ANSWER_BYTES_MAX).await?;
-    read_bytes(&mut transport, BytesMut::new(), length).await?;
+    let length = read_length(transport, ANSWER_BYTES_MAX).await?;
+    read_bytes(transport, BytesMut::new(), length).await?;
     Ok(())
 }
 

@@ -14,9 +14,6 @@ use crate::types::BrokerId;
 /// How long a broker that did not answer is asked only where there is no other.
 const AVOIDED: Duration = Duration::from_secs(10);
 
-/// How long an answer proves that a broker does not hang.
-const ANSWERED: Duration = Duration::from_secs(1);
-
 /// What is known of all brokers.
 #[derive(Clone, Debug, Default)]
 pub struct Brokers(Arc<Mutex<HashMap<BrokerId, Broker>>>);
@@ -26,7 +23,6 @@ struct Broker {
     connections: usize,
     readers: usize,
     avoided_until: Option<Instant>,
-    answered_at: Option<Instant>,
     /// Ends the connections that there are; later ones have another.
     end: CancellationToken,
 }
@@ -75,22 +71,7 @@ impl Brokers {
 
     /// It could not be reached, or gave no answer.
     pub fn avoid(&self, broker: BrokerId, now: Instant) {
-        let mut all = self.all();
-        let state = all.entry(broker).or_default();
-        (state.answered_at, state.avoided_until) = (None, Some(now + AVOIDED));
-    }
-
-    /// It has answered.
-    pub fn answered(&self, broker: BrokerId, now: Instant) {
-        let mut all = self.all();
-        let state = all.entry(broker).or_default();
-        (state.answered_at, state.avoided_until) = (Some(now), None);
-    }
-
-    /// Whether it has answered just now.
-    pub fn has_answered(&self, broker: BrokerId, now: Instant) -> bool {
-        let at = self.all().get(&broker).and_then(|state| state.answered_at);
-        at.is_some_and(|at| now < at + ANSWERED)
+        self.all().entry(broker).or_default().avoided_until = Some(now + AVOIDED);
     }
 
     /// Whether another one is to be preferred.
@@ -147,9 +128,6 @@ mod tests {
         assert!(brokers.is_avoided(BrokerId(2), now));
         assert!(!brokers.is_avoided(BrokerId(2), now + AVOIDED));
         assert!(!brokers.is_avoided(BrokerId(1), now));
-        brokers.answered(BrokerId(2), now);
-        assert!(brokers.has_answered(BrokerId(2), now) && !brokers.is_avoided(BrokerId(2), now));
-        assert!(!brokers.has_answered(BrokerId(2), now + ANSWERED));
     }
 
     #[test]

@@ -122,22 +122,23 @@ impl Stage {
     }
 }
 
-/// One broker's port: what the gateway itself asks is answered, other connections are passed on.
+/// One broker's port: what the gateway itself asks first is answered, then connections are passed on.
 async fn play(id: i32, broker: TcpListener, accept: mpsc::UnboundedSender<(i32, Peer)>) {
+    let question = super::super::answers::probe_frame();
     loop {
-        let (mut stream, _) = broker.accept().await.unwrap();
-        let accept = accept.clone();
+        let mut peer = Peer(broker.accept().await.unwrap().0);
+        let (accept, question) = (accept.clone(), question.clone());
         tokio::spawn(async move {
-            let mut first = [0; 14];
-            while stream.peek(&mut first).await.unwrap_or(0) == 4 {
-                tokio::task::yield_now().await;
+            let mut first = [0; 8];
+            let _read = peer.0.peek(&mut first).await;
+            if first[..] == question[..8] {
+                peer.receive().await;
+                peer.send(&[0; 6]).await;
             }
-            if first[..] == super::super::answers::probe_frame()[..] {
-                let _gone = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0]).await;
-                let _gone = stream.read_to_end(&mut Vec::new()).await;
-                return;
+            // Where clients have to prove themselves it was only for the question.
+            if peer.0.peek(&mut [0]).await.is_ok_and(|bytes| bytes > 0) {
+                let _over = accept.send((id, peer));
             }
-            let _over = accept.send((id, Peer(stream)));
         });
     }
 }
