@@ -25,10 +25,8 @@ public final class Reset {
             new TopicPartition(OPTIONS.get("topic"), Integer.parseInt(OPTIONS.get("partition")));
         for (String policy : List.of("earliest", "latest", "none")) {
             for (String offset : OPTIONS.get("offsets").split(",")) {
-                long start = System.nanoTime();
                 String outcome = outcome(partition, policy, Long.parseLong(offset));
                 System.out.println(policy + " " + offset + " " + outcome);
-                System.err.println(outcome + " after " + (System.nanoTime() - start) / 1_000_000 + " ms");
             }
         }
         System.out.flush();
@@ -39,9 +37,13 @@ public final class Reset {
         try (KafkaConsumer<byte[], byte[]> consumer = consumer(policy)) {
             consumer.assign(List.of(partition));
             consumer.seek(partition, offset);
+            long start = System.nanoTime();
             for (long limit = System.nanoTime() + LIMIT_NANOS; System.nanoTime() < limit; ) {
                 ConsumerRecords<byte[], byte[]> records = consumer.poll(Duration.ofMillis(50));
-                if (!records.isEmpty()) return "reads " + records.iterator().next().offset();
+                if (!records.isEmpty()) {
+                    System.err.println("reads after " + (System.nanoTime() - start) / 1_000_000 + " ms");
+                    return "reads " + records.iterator().next().offset();
+                }
                 long position = consumer.position(partition);
                 // Reset, and there may be nothing to read; from the start there is.
                 if (position != offset && policy.equals("latest")) return "waits at " + position;
