@@ -5,12 +5,13 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, WriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::Context;
 use super::answers::{AnswerKind, Ask, probe_frame};
+use super::connection::ConnectionError;
 use super::transport::{self, Security, Transport};
 use crate::image::{BrokerImage, Image, Listener};
 use crate::types::BrokerId;
@@ -31,6 +32,23 @@ pub struct Taken {
     pub bytes: BytesMut,
     /// The room that it takes up, where that is limited.
     pub room: Option<OwnedSemaphorePermit>,
+}
+
+/// The broker behind a connection, to write to.
+pub struct Backend {
+    /// Which one.
+    pub broker: BrokerId,
+    /// To it.
+    pub writer: WriteHalf<Transport>,
+}
+
+impl Backend {
+    /// Sends bytes of requests.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        let broker = self.broker;
+        let written = self.writer.write_all(bytes).await;
+        written.map_err(|error| ConnectionError::Backend { broker, error })
+    }
 }
 
 impl AnswerKind {

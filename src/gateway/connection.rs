@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{
     AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, copy_buf, split,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,8 @@ pub struct Entry {
     pub listener: String,
     /// Number of the connection.
     pub connection: u64,
+    /// Until the client has proved who it is, where it has to: ends when another needs the place.
+    pub newcomer: Option<oneshot::Receiver<()>>,
     /// No more requests are read once this is cancelled.
     pub stop: CancellationToken,
 }
@@ -71,8 +73,8 @@ pub enum ConnectionError {
     /// A request without a whole header.
     #[error("read request: shorter than its header")]
     Short,
-    /// No first request in time.
-    #[error("no request after connecting")]
+    /// No first request in time, or no proof before others needed the place.
+    #[error("no request, or no proof, after connecting")]
     Silent,
     /// Nothing happened for long.
     #[error("idle")]

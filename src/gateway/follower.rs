@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::answers::AnswerKind;
-use super::backend::ASK_TIMEOUT;
+use super::backend::{self, ASK_TIMEOUT};
 use super::connection::{Answers, Backend, ConnectionError};
 use super::proof::Proof;
-use super::requests::{self, Follower, Requests};
+use super::requests::{Follower, Requests};
 use super::rights::{HOLDS, Rights, replication_request};
 use crate::wire::frame::LENGTH_BYTES;
 
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What is asked again while a follower is served, and of whom.
 pub struct Recheck<'a> {
     /// The broker behind the connection, to write to.
-    pub broker: &'a mut requests::Backend,
+    pub broker: &'a mut backend::Backend,
     /// What the follower may do.
     pub rights: &'a mut Rights,
     /// Its session.

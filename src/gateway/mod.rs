@@ -46,9 +46,6 @@ use crate::wire::shape::check_request;
 
 /// Pause after a failed accept: mostly the process is out of file descriptors for a moment.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections of one listener that have not sent their first request yet. The next one takes the
-/// place of the oldest: who means well has sent it by then.
-const NEWCOMERS_MAX: usize = 256;
 /// Questions to brokers on clients' behalf at the same time, each on a connection of its own.
 const ASKS_MAX: usize = 64;
 /// Requests up to this size are read without asking the budget.
@@ -64,8 +61,11 @@ pub struct ListenerName(pub String);
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Client connections per listener; one more is closed as soon as it has shown not to be a
-    /// follower's. Followers do not count.
+    /// follower's. Followers count only where they prove themselves.
     pub connections: usize,
+    /// Connections of one listener that have not sent their first request yet, or have still to prove
+    /// who they are. The next one takes the place of the oldest: who means well has done it by then.
+    pub newcomers: usize,
     /// Largest request of a client that is known.
     pub frame_bytes: usize,
     /// Largest request of a client that has not finished its first exchange, or not proved itself.
@@ -93,6 +93,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
+            newcomers: 256,
             frame_bytes: 100 << 20,
             newcomer_frame_bytes: 64 << 10,
             held_bytes: 128 << 20,
@@ -236,7 +237,7 @@ pub async fn serve_listener(
                     clients: clients.clone(),
                     stop: stop.clone(),
                 };
-                connections.spawn(port.serve(stream, newcomers.admit()));
+                connections.spawn(port.serve(stream, newcomers.admit(context.limits.newcomers)));
             }
             Err(error) => {
                 context.complaints.say(|more| {
@@ -249,15 +250,15 @@ pub async fn serve_listener(
     while connections.join_next().await.is_some() {}
 }
 
-/// Connections that have not sent their first request yet, the oldest first.
+/// Connections of which nobody knows yet what they want, the oldest first.
 #[derive(Default)]
 struct Newcomers(VecDeque<oneshot::Sender<()>>);
 
 impl Newcomers {
     /// One more; what it gets ends when it has to make room for another.
-    fn admit(&mut self) -> oneshot::Receiver<()> {
+    fn admit(&mut self, most: usize) -> oneshot::Receiver<()> {
         self.0.retain(|newcomer| !newcomer.is_closed());
-        if self.0.len() >= NEWCOMERS_MAX {
+        if self.0.len() >= most {
             self.0.pop_front();
         }
         let (place, newcomer) = oneshot::channel();
@@ -302,7 +303,7 @@ impl Port {
     async fn sort(
         &self,
         stream: TcpStream,
-        newcomer: oneshot::Receiver<()>,
+        mut newcomer: oneshot::Receiver<()>,
     ) -> Result<(), ConnectionError> {
         let context = &self.context;
         let mut transport = transport::accepted(stream).map_err(ConnectionError::Client)?;
@@ -314,7 +315,7 @@ impl Port {
             first = timeout(context.limits.first_request, reading) => {
                 first.map_err(|_elapsed| ConnectionError::Silent)??
             }
-            _displaced = newcomer => return Err(ConnectionError::Silent),
+            _displaced = &mut newcomer => return Err(ConnectionError::Silent),
         };
         let request = first.slice(LENGTH_BYTES..);
         // The check comes first: nothing of a stranger's is decoded without it.
@@ -334,6 +335,7 @@ impl Port {
             context: context.clone(),
             listener: self.listener.clone(),
             connection: context.connections.fetch_add(1, Ordering::Relaxed),
+            newcomer: context.is_sasl(&self.listener).then_some(newcomer),
             stop: self.stop.clone(),
         };
         connection::serve(transport, first, entry).await

@@ -104,6 +104,11 @@ impl Proof {
         matches!(self.standing, Standing::Unproven | Standing::Exchanged)
     }
 
+    /// Whether an exchange was relayed of which nobody here knows how it ended.
+    pub fn is_exchanged(&self) -> bool {
+        self.standing == Standing::Exchanged
+    }
+
     /// Whether its frames may have no headers.
     pub fn is_opaque(&self) -> bool {
         self.standing == Standing::Opaque

@@ -1,24 +1,22 @@
 //! The reading half of a client connection: what becomes of each request.
 
+use std::future::pending;
 use std::io::Cursor;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{
-    AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Chain, ReadHalf, WriteHalf, copy_buf,
-    split,
-};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Chain, ReadHalf, copy_buf, split};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::answers::{
     self, AnswerError, AnswerKind, Ask, Asker, Gather, Redirects, Reply, probe_frame,
 };
-use super::backend::{self, Taken, read_bytes};
+use super::backend::{self, Backend, Taken, read_bytes};
 use super::classify::{Class, Local, classify};
 use super::connection::{BUFFER_BYTES, ConnectionError, Entry, Pending, Rewrite};
 use super::follower::Recheck;
 use super::proof::{Proof, Verdict};
-use super::rights::{self, Rights, Wanted};
+use super::rights::{self, HOLDS, Rights, Wanted};
 use super::transport::Transport;
 use super::versions;
 use crate::seat::replica::replica_of;
@@ -57,12 +55,6 @@ pub struct Follower {
 
 /// Where requests come from.
 pub type Reader = BufReader<Chain<Cursor<Bytes>, ReadHalf<Transport>>>;
-
-/// The broker behind a connection, to write to.
-pub struct Backend {
-    broker: BrokerId,
-    writer: WriteHalf<Transport>,
-}
 
 /// The beginning of a request: its length and its first bytes.
 struct Head {
@@ -129,7 +121,7 @@ impl Requests {
         bytes.put_slice(request);
         bytes.put_slice(self.client.buffer());
         let (unread, reader) = self.client.into_inner().into_inner();
-        bytes.put_slice(unread.get_ref().get(position(&unread)..).unwrap_or_default());
+        bytes.put(unread);
         self.client = reader_from(bytes.freeze(), reader);
         self
     }
@@ -137,10 +129,13 @@ impl Requests {
     /// Waits for the next request; `false` when the gateway stops.
     async fn wait(&mut self) -> Result<bool, ConnectionError> {
         loop {
-            let idle = self.entry.context.limits.idle;
+            // What is too old to be used is not kept either: names may be long, and clients many.
+            let forgetful = !self.rights.is_empty();
+            let idle = if forgetful { HOLDS } else { self.entry.context.limits.idle };
             let filled = tokio::select! {
                 biased;
                 () = self.entry.stop.cancelled() => return Ok(false),
+                () = displaced(&mut self.entry.newcomer) => return Err(ConnectionError::Silent),
                 filled = timeout(idle, self.client.fill_buf()) => filled,
             };
             match filled {
@@ -150,6 +145,7 @@ impl Requests {
                 }
                 Ok(Ok(_)) => return Ok(true),
                 Ok(Err(error)) => return Err(ConnectionError::Client(error)),
+                Err(_idle) if forgetful => self.rights.forget(),
                 // A group member may wait longer than that for its rebalance.
                 Err(_idle) if self.pending.capacity() < self.pending.max_capacity() => {}
                 Err(_idle) => return Err(ConnectionError::Idle),
@@ -181,8 +177,10 @@ impl Requests {
             };
             Ok(Head { bytes, rest, prefix })
         };
-        let limit = self.entry.context.limits.idle;
-        timeout(limit, reading).await.map_err(|_elapsed| ConnectionError::Idle)?
+        tokio::select! {
+            head = timeout(limits.idle, reading) => head.map_err(|_elapsed| ConnectionError::Idle)?,
+            () = displaced(&mut self.entry.newcomer) => Err(ConnectionError::Silent),
+        }
     }
 
     async fn dispatch(&mut self, head: Head) -> Result<(), ConnectionError> {
@@ -190,7 +188,12 @@ impl Requests {
             return self.relay(head, Pending::Relay).await;
         }
         let prefix = head.prefix;
-        match classify(prefix.api_key, prefix.api_version) {
+        let class = classify(prefix.api_key, prefix.api_version);
+        if self.proof.is_exchanged() && matches!(class, Class::Relay | Class::ApiVersions) {
+            // Nothing of ours is asked for, but from now on it is known.
+            self.is_proven().await?;
+        }
+        match class {
             Class::Local(local) if self.is_proven().await? => self.answer(local, head).await,
             Class::Local(_) | Class::Relay => self.relay(head, Pending::Relay).await,
             Class::ApiVersions => self.api_versions(head).await,
@@ -228,6 +231,7 @@ impl Requests {
             return Ok(false);
         }
         self.proof.on_taken(Instant::now());
+        self.entry.newcomer = None;
         Ok(true)
     }
 
@@ -396,7 +400,9 @@ impl Requests {
         let rest = head.rest as u64;
         let mut request = (&mut self.client).take(rest);
         let copying = copy_buf(&mut request, &mut backend.writer);
-        let copied = timeout(self.entry.context.limits.idle, copying).await;
+        let limits = &self.entry.context.limits;
+        let limit = if self.proof.is_newcomer() { limits.request } else { limits.idle };
+        let copied = timeout(limit, copying).await;
         match copied.map_err(|_elapsed| ConnectionError::Slow)? {
             Ok(copied) if copied == rest => Ok(()),
             Ok(_) => Err(ConnectionError::Client(std::io::ErrorKind::UnexpectedEof.into())),
@@ -468,21 +474,16 @@ impl Requests {
     }
 }
 
-impl Backend {
-    /// Sends bytes of requests.
-    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
-        let broker = self.broker;
-        let written = self.writer.write_all(bytes).await;
-        written.map_err(|error| ConnectionError::Backend { broker, error })
+/// Completes when a newcomer has to make room for another.
+async fn displaced(newcomer: &mut Option<oneshot::Receiver<()>>) {
+    match newcomer {
+        Some(newcomer) => drop(newcomer.await),
+        None => pending().await,
     }
 }
 
 fn reader_from(first: Bytes, reader: ReadHalf<Transport>) -> Reader {
     BufReader::with_capacity(BUFFER_BYTES, AsyncReadExt::chain(Cursor::new(first), reader))
-}
-
-fn position(cursor: &Cursor<Bytes>) -> usize {
-    usize::try_from(cursor.position()).unwrap_or(usize::MAX)
 }
 
 /// Where the answer to a question of ours comes from.

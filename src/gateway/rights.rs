@@ -91,8 +91,14 @@ impl Rights {
 
     /// Forgets everything: the client may be somebody else now.
     pub fn forget(&mut self) {
-        self.topics.clear();
+        // Not just cleared: thousands of idle connections may have asked for thousands of topics.
+        self.topics = HashMap::new();
         (self.cluster, self.cluster_action, self.since) = (None, None, None);
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.since.is_none()
     }
 
     /// Whether the operation is allowed on a topic; `None`: has to be asked.
@@ -129,7 +135,7 @@ impl Rights {
         self.since.get_or_insert(now);
         self.cluster = Some(Operations(answer.cluster_authorized_operations.max(0)));
         if self.topics.len() + answer.topics.len() > TOPICS_MAX {
-            self.topics.clear();
+            self.topics = HashMap::new();
         }
         for topic in answer.topics {
             let name = TopicName::from(topic.name.unwrap_or_default().as_str());
@@ -224,6 +230,7 @@ mod tests {
         rights.refresh(now + HOLDS - Duration::from_millis(1));
         assert_eq!(rights.topic(&readable, Operation::Read), Some(true));
         rights.refresh(now + HOLDS);
+        assert!(rights.is_empty() && rights.topics.capacity() == 0);
         assert_eq!(rights.topic(&readable, Operation::Read), None);
     }
 

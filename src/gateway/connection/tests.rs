@@ -65,6 +65,7 @@ impl Stage {
         let mut context = world_of(cast);
         context.inter_broker_listener = inter_broker.to_owned();
         context.limits.connections = 4;
+        context.limits.newcomers = 3;
         context.limits.drain = Duration::from_millis(100);
         context.limits.request = Duration::from_secs(1);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -514,14 +515,14 @@ async fn absurd_and_oversized_requests_end_the_connection() {
 async fn those_that_say_nothing_give_way_to_others() {
     let stage = Stage::new().await;
     let mut silent = Vec::new();
-    for _ in 0..300 {
+    for _ in 0..4 {
         silent.push(stage.client().await);
     }
     let mut client = stage.client().await;
     client.send(&request(4, &ListGroupsRequest::default())).await;
     client.receive().await;
     assert!(silent[0].is_closed().await, "the oldest");
-    let read = read_frame(&mut silent[299].0);
+    let read = read_frame(&mut silent[3].0);
     assert!(timeout(Duration::from_millis(100), read).await.is_err(), "the youngest has time");
 }
 

@@ -59,6 +59,29 @@ async fn a_client_that_fails_sasl_gets_no_answer_of_ours() {
 }
 
 #[tokio::test]
+async fn those_that_prove_nothing_give_way_to_others() {
+    let stage = Stage::with(2, "INTERNAL").await;
+    let (mut proven, mut broker) = exchanged(&stage, 0).await;
+    proven.send(&relayed(1, 10)).await;
+    // Nothing of ours is asked for, but its place among the newcomers is another's.
+    probed(&mut broker).await;
+    broker.send(b"any answer").await;
+    assert_eq!(broker.receive().await, relayed(1, 10));
+    broker.send(b"answer").await;
+    proven.receive().await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        let mut client = stage.client().await;
+        client.send(&sasl(ApiKey::SaslHandshake, 1)).await;
+        others.push((client, stage.broker().await));
+    }
+    let _next = stage.client().await;
+    assert!(others[0].0.is_closed().await, "the oldest");
+    proven.send(&relayed(2, 10)).await;
+    assert_eq!(broker.receive().await, relayed(2, 10));
+}
+
+#[tokio::test]
 async fn tokens_without_headers_pass() {
     let stage = Stage::with(2, "INTERNAL").await;
     let mut client = stage.client().await;
