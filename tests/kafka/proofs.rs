@@ -5,6 +5,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use kafka_protocol::messages::{
+    AllocateProducerIdsRequest, AlterPartitionRequest, BeginQuorumEpochRequest,
+    BrokerHeartbeatRequest, BrokerRegistrationRequest, EnvelopeRequest, FetchSnapshotRequest,
+    VoteRequest,
+};
+use kafka_protocol::protocol::Request;
 
 use super::gateway::asks::{end_of_replica, offset_of};
 use crate::support::cluster::Cluster;
@@ -56,6 +62,7 @@ fn sessions_and_rights_end_at_the_seat_as_at_a_broker() {
         let stage = Stage { source, destination, daemon };
         let (member, born) = (stage.start_member()?, Instant::now());
         stage.a_wrong_password_fails_as_at_a_broker()?;
+        stage.what_brokers_and_controllers_ask_each_other_is_refused()?;
         stage.a_session_ends_unless_it_is_renewed()?;
         stage.a_withdrawn_right_is_gone_soon()?;
         stage.a_member_outlives_its_sessions(member, born)?;
@@ -131,6 +138,25 @@ impl Stage {
         ensure!(words[0] == words[1], "{words:?}");
         let right = right.wait(DEADLINE)?.success()?;
         ensure!(right.stdout.lines().count() == RECORDS, "{right:?}");
+        Ok(())
+    }
+
+    /// By the broker behind the connection, under the client's own identity.
+    fn what_brokers_and_controllers_ask_each_other_is_refused(&self) -> Result<()> {
+        let seen = [self.seat().to_owned(), self.real()?].map(|address| {
+            [
+                refusal(&address, &VoteRequest::default()),
+                refusal(&address, &BeginQuorumEpochRequest::default()),
+                refusal(&address, &FetchSnapshotRequest::default()),
+                refusal(&address, &AlterPartitionRequest::default()),
+                refusal(&address, &EnvelopeRequest::default()),
+                refusal(&address, &BrokerRegistrationRequest::default()),
+                refusal(&address, &BrokerHeartbeatRequest::default()),
+                refusal(&address, &AllocateProducerIdsRequest::default()),
+            ]
+        });
+        println!("{:?}", seen[0]);
+        ensure!(seen[0] == seen[1], "{seen:?}");
         Ok(())
     }
 
@@ -247,6 +273,21 @@ impl Stage {
         let cut = log.lines().find(|line| line.contains("replica connection closed"));
         ensure!(cut.is_none(), "{cut:?}");
         Ok(())
+    }
+}
+
+/// What "reader" hears of a request that is not for clients.
+fn refusal<R: Request>(address: &str, request: &R) -> String
+where
+    R::Response: std::fmt::Debug,
+{
+    let reader = Judge::connect(address).and_then(|judge| judge.authenticate("reader", "reader"));
+    match reader {
+        Ok(mut reader) => match reader.ask_at(R::VERSIONS.min, request) {
+            Ok(answer) => format!("{answer:?}"),
+            Err(_closed) => "closed".to_owned(),
+        },
+        Err(error) => format!("{error:#}"),
     }
 }
 
