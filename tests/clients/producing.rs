@@ -14,8 +14,6 @@ use crate::support::java::Background;
 const AT_ONCE: Duration = Duration::from_secs(1);
 const MIRROR: &str = "codecs";
 const OTHER: &str = "written";
-/// Producers that any error which is not to be retried ends, at any broker: a new one has to be made.
-const ENDED: [(&str, &str); 1] = [("kafka-python", "idempotent")];
 /// Clients that show the broker's words; the others show the name of the code.
 const SHOWS_WORDS: [&str; 4] = ["java 4.3.1", "java 3.9.1", "java 2.8.2", "kafka-python"];
 /// The short form has the first alone.
@@ -75,8 +73,7 @@ fn all_are_refused(client: &str, process: Background) -> Result<()> {
     for met in met {
         eprintln!("{client}: {met:?}");
         let place = || format!("{client}: {met:?}");
-        let is_ended = ENDED.contains(&(client, met.kind.as_str()));
-        ensure!(met.after.is_empty() != is_ended, "cannot go on, or can: {}", place());
+        ensure!(met.after.is_empty(), "cannot go on: {}", place());
         if met.kind == "unacknowledged" {
             continue;
         }

@@ -50,7 +50,7 @@ const GO_SOURCES: &[&str] = &[
     "groups_sarama.go",
 ];
 const PYTHON_PACKAGES: &[&str] =
-    &["confluent-kafka==2.16.1", "kafka-python[snappy,lz4,zstd]==3.0.12"];
+    &["confluent-kafka==2.16.1", "kafka-python[snappy,lz4,zstd]==2.3.3"];
 const READ: [(&str, &str); 1] = [("Read.java", include_str!("java/Read.java"))];
 const REFUSED: [(&str, &str); 1] = [("Refused.java", include_str!("java/Refused.java"))];
 const GROUPS: [(&str, &str); 1] = [("Groups.java", include_str!("java/Groups.java"))];

@@ -38,9 +38,9 @@ pub fn line(number: u64) -> String {
     format!("line {number}")
 }
 
-/// Release of the destination that is asked for.
-fn destination_version() -> String {
-    std::env::var("LOCKSTEP_CLIENTS_DESTINATION").unwrap_or_else(|_| default_version())
+/// Another release of the destination than tests have, where one is asked for.
+pub fn destination_asked_for() -> Option<String> {
+    std::env::var("LOCKSTEP_CLIENTS_DESTINATION").ok()
 }
 
 /// Source of one broker, destination of two (three in the long form), and the daemon between them.
@@ -59,7 +59,8 @@ impl Stage {
         workspace: &Workspace,
         before: impl FnOnce(&Cluster) -> Result<()>,
     ) -> Result<Self> {
-        let (version, brokers) = (destination_version(), if all() { 3 } else { 2 });
+        let version = destination_asked_for().unwrap_or_else(default_version);
+        let brokers = if all() { 3 } else { 2 };
         // Of the same release, so that it says what a stock cluster would have answered.
         let source = ClusterSpec::new("source").version(&version).heap_mb(384);
         let source = source.property("log.cleaner.backoff.ms", 100);

@@ -24,7 +24,7 @@ class Member:
             for each in records:
                 yield each.topic, each.partition, each.offset, each.timestamp, each.value
         # Its listeners, which hear of a rebalance, cannot.
-        if polled:
+        if polled and groups.OPTIONS["act"] == "share":
             self.consumer.commit()
 
     def is_placed(self):
