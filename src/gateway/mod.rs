@@ -29,7 +29,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::answers::AnswerKind;
@@ -46,6 +46,8 @@ use crate::wire::shape::check_request;
 
 /// Pause after a failed accept: mostly the process is out of file descriptors for a moment.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause while all places of newcomers are taken: they become free within milliseconds.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
 /// Questions to brokers on clients' behalf at the same time, each on a connection of its own.
 const ASKS_MAX: usize = 64;
 /// Requests up to this size are read without asking the budget.
@@ -64,8 +66,11 @@ pub struct Limits {
     /// follower's. Followers count only where they prove themselves.
     pub connections: usize,
     /// Connections of one listener that have not sent their first request yet, or have still to prove
-    /// who they are. The next one takes the place of the oldest: who means well has done it by then.
+    /// who they are. The next one takes the place of the oldest.
     pub newcomers: usize,
+    /// How long nobody takes a newcomer's place; the next ones wait in the backlog. Who means well has
+    /// done it by then, and a thousand clients that come back together do not displace each other.
+    pub newcomer: Duration,
     /// Largest request of a client that is known.
     pub frame_bytes: usize,
     /// Largest request of a client that has not finished its first exchange, or not proved itself.
@@ -94,6 +99,7 @@ impl Default for Limits {
         Self {
             connections: 4096,
             newcomers: 256,
+            newcomer: Duration::from_secs(1),
             frame_bytes: 100 << 20,
             newcomer_frame_bytes: 64 << 10,
             held_bytes: 128 << 20,
@@ -223,11 +229,13 @@ pub async fn serve_listener(
     let clients = Arc::new(Semaphore::new(context.limits.connections));
     let mut connections = JoinSet::new();
     loop {
+        let full = newcomers.are_full(&context.limits);
         let stream = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(_ended) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            () = sleep(FULL_PAUSE), if full => continue,
+            accepted = listener.accept(), if !full => accepted,
         };
         match stream {
             Ok((stream, _peer)) => {
@@ -237,13 +245,13 @@ pub async fn serve_listener(
                     clients: clients.clone(),
                     stop: stop.clone(),
                 };
-                connections.spawn(port.serve(stream, newcomers.admit(context.limits.newcomers)));
+                connections.spawn(port.serve(stream, newcomers.admit(&context.limits)));
             }
             Err(error) => {
                 context.complaints.say(|more| {
                     tracing::warn!(listener = %name.0, %error, more, "cannot accept a connection");
                 });
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
@@ -252,17 +260,23 @@ pub async fn serve_listener(
 
 /// Connections of which nobody knows yet what they want, the oldest first.
 #[derive(Default)]
-struct Newcomers(VecDeque<oneshot::Sender<()>>);
+struct Newcomers(VecDeque<(Instant, oneshot::Sender<()>)>);
 
 impl Newcomers {
+    /// Whether the next one has to wait: there is no place, and nobody has had his for long enough.
+    fn are_full(&mut self, limits: &Limits) -> bool {
+        self.0.retain(|(_, newcomer)| !newcomer.is_closed());
+        let oldest = self.0.front().filter(|_| self.0.len() >= limits.newcomers);
+        oldest.is_some_and(|(since, _)| since.elapsed() < limits.newcomer)
+    }
+
     /// One more; what it gets ends when it has to make room for another.
-    fn admit(&mut self, most: usize) -> oneshot::Receiver<()> {
-        self.0.retain(|newcomer| !newcomer.is_closed());
-        if self.0.len() >= most {
+    fn admit(&mut self, limits: &Limits) -> oneshot::Receiver<()> {
+        if self.0.len() >= limits.newcomers {
             self.0.pop_front();
         }
         let (place, newcomer) = oneshot::channel();
-        self.0.push_back(place);
+        self.0.push_back((Instant::now(), place));
         newcomer
     }
 }
@@ -279,7 +293,7 @@ impl Port {
     async fn serve(self, stream: TcpStream, newcomer: oneshot::Receiver<()>) {
         let stopped = async {
             self.stop.cancelled().await;
-            tokio::time::sleep(self.context.limits.drain).await;
+            sleep(self.context.limits.drain).await;
         };
         let served = tokio::select! {
             served = Box::pin(self.sort(stream, newcomer)) => served,
@@ -320,7 +334,7 @@ impl Port {
         let request = first.slice(LENGTH_BYTES..);
         // The check comes first: nothing of a stranger's is decoded without it.
         if is_inter_broker && check_request(&request).is_ok() && is_replica_frame(&request) {
-            drop(first);
+            drop((first, newcomer));
             let unexpected = context.replicas.serve(&mut transport, request, pending()).await;
             return match unexpected {
                 Some(_handshake) => Err(ConnectionError::Refused("SASL is not asked for".into())),
@@ -366,4 +380,37 @@ async fn first_frame(
     let _room = context.hold(rest).await;
     let frame = backend::read_bytes(transport, head, rest).await;
     Ok(frame.map_err(ConnectionError::Client)?.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomers_displace_the_oldest_after_a_while_and_wait_until_then() {
+        let limits = Limits { newcomers: 2, ..Limits::default() };
+        let mut newcomers = Newcomers::default();
+        let mut places = Vec::new();
+        for _ in 0..2 {
+            assert!(!newcomers.are_full(&limits));
+            places.push(newcomers.admit(&limits));
+        }
+        assert!(newcomers.are_full(&limits), "the next one waits");
+        // One has shown what it wants.
+        drop(places.remove(0));
+        assert!(!newcomers.are_full(&limits));
+        places.push(newcomers.admit(&limits));
+        assert!(newcomers.are_full(&limits));
+        advance(limits.newcomer).await;
+        assert!(!newcomers.are_full(&limits));
+        places.push(newcomers.admit(&limits));
+        let ended = places.iter_mut().map(|place| place.try_recv().is_err_and(is_displaced));
+        assert_eq!(ended.collect::<Vec<_>>(), [true, false, false], "the oldest");
+    }
+
+    fn is_displaced(error: oneshot::error::TryRecvError) -> bool {
+        error == oneshot::error::TryRecvError::Closed
+    }
 }

@@ -66,6 +66,7 @@ impl Stage {
         context.inter_broker_listener = inter_broker.to_owned();
         context.limits.connections = 4;
         context.limits.newcomers = 3;
+        context.limits.newcomer = Duration::from_millis(10);
         context.limits.drain = Duration::from_millis(100);
         context.limits.request = Duration::from_secs(1);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
