@@ -10,8 +10,9 @@ use super::programs::{Program, all, go, java_producers, python};
 use super::stage::{DEADLINE, Stage};
 use crate::support::java::Background;
 
-/// A refusal has to come sooner.
+/// A refusal has to come within this, in the long form: a machine on which everything runs is slower.
 const AT_ONCE: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(5);
 const MIRROR: &str = "codecs";
 const OTHER: &str = "written";
 /// Clients that show the broker's words; the others show the name of the code.
@@ -77,7 +78,8 @@ fn all_are_refused(client: &str, process: Background) -> Result<()> {
         if met.kind == "unacknowledged" {
             continue;
         }
-        ensure!(Duration::from_millis(met.milliseconds) < AT_ONCE, "late: {}", place());
+        let most = if all() { AT_ONCE } else { SOON };
+        ensure!(Duration::from_millis(met.milliseconds) < most, "late: {}", place());
         let said = format!("{} {}", met.error, met.message).to_lowercase().replace([' ', '_'], "");
         ensure!(said.contains("policy"), "{}", place());
         let named = ["codecs", "link test"].iter().all(|word| met.message.contains(word));
