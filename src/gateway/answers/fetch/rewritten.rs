@@ -26,6 +26,8 @@ use crate::types::{BrokerId, Offset};
 const ASKED_WITH: i16 = PREFERRED_REPLICA_SINCE;
 /// Most bytes of one answer, which is held in memory; a first batch that is larger comes whole.
 const BYTES_MAX: i32 = 4 << 20;
+/// Least share of them that a partition gets.
+const SHARE_MIN: i32 = 64 << 10;
 /// Longest wait at one replica while another one holds partitions of the same fetch.
 const WAIT_IN_TURN_MS: i32 = 100;
 const NOT_NOW: ResponseError = ResponseError::NotLeaderOrFollower;
@@ -53,7 +55,7 @@ pub fn answer(
 ) -> Result<Reply, AnswerError> {
     let mut brokers = BTreeSet::new();
     let mut plans = Vec::new();
-    for partition in asked.body.topics.iter().flat_map(|topic| &topic.partitions) {
+    for partition in partitions(&asked.body) {
         let standing = standings.take();
         let led = standing.led_at(partition.current_leader_epoch);
         let plan = led.and_then(|led| plan(led, &mut brokers, asker));
@@ -94,10 +96,10 @@ fn plan(led: &Led, brokers: &mut BTreeSet<BrokerId>, asker: &Asker<'_>) -> Resul
 
 /// The client's fetch of what `broker` holds, without a session: sessions would be the follower's.
 fn ask(request: &FetchRequest, plans: &[Plan], broker: BrokerId, alone: bool) -> FetchRequest {
-    let mut plans = plans.iter();
+    let share = share(request, plans, broker);
     let mut topics = Vec::new();
-    for partition in request.topics.iter().flat_map(|topic| &topic.partitions) {
-        let Some(Plan::At(at, name, _)) = plans.next() else { continue };
+    for (partition, plan) in partitions(request).zip(plans) {
+        let Plan::At(at, name, _) = plan else { continue };
         if *at == broker {
             // Neither epoch: the replica may learn of one a moment after us.
             let partition = FetchPartition::default()
@@ -105,7 +107,7 @@ fn ask(request: &FetchRequest, plans: &[Plan], broker: BrokerId, alone: bool) ->
                 .with_current_leader_epoch(-1)
                 .with_fetch_offset(partition.fetch_offset)
                 .with_log_start_offset(-1)
-                .with_partition_max_bytes(partition.partition_max_bytes);
+                .with_partition_max_bytes(partition.partition_max_bytes.min(share));
             let topic = FetchTopic::default().with_topic(name.clone().into());
             topics.push(topic.with_partitions(vec![partition]));
         }
@@ -121,6 +123,24 @@ fn ask(request: &FetchRequest, plans: &[Plan], broker: BrokerId, alone: bool) ->
         .with_session_epoch(-1)
         .with_topics(topics)
         .with_rack_id(StrBytes::new())
+}
+
+/// Bytes for each partition that has something to read. The first ones would take all: the others fall
+/// behind, and when the first have been read to their end the client waits there, in one fetch at a
+/// time, before it reads on.
+fn share(request: &FetchRequest, plans: &[Plan], broker: BrokerId) -> i32 {
+    let has_more = |(partition, plan): &(&FetchPartition, &Plan)| match plan {
+        Plan::At(at, _, bounds) => {
+            *at == broker && partition.fetch_offset < bounds.high_watermark.0
+        }
+        Plan::Refused(_) => false,
+    };
+    let count = partitions(request).zip(plans).filter(has_more).count();
+    (BYTES_MAX / i32::try_from(count.max(1)).unwrap_or(i32::MAX)).max(SHARE_MIN)
+}
+
+fn partitions(request: &FetchRequest) -> impl Iterator<Item = &FetchPartition> {
+    request.topics.iter().flat_map(|topic| &topic.partitions)
 }
 
 type Answered = HashMap<(StrBytes, i32), PartitionData>;

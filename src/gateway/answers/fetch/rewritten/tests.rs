@@ -92,6 +92,21 @@ async fn an_old_fetch_is_put_to_a_replica_as_one_without_epoch_session_and_rack(
 }
 
 #[tokio::test]
+async fn partitions_that_have_something_to_read_share_one_answer() {
+    let world = world();
+    // What each may get; where the copy ends there is nothing to share.
+    let cases = [(1, 20, 1 << 20), (4, 20, 1 << 20), (8, 20, 512 << 10), (500, 20, SHARE_MIN)];
+    for (count, offset, bytes) in cases.into_iter().chain([(8, 90, 1 << 20)]) {
+        let mut parts = asker_of(&world);
+        let gather = gathered(fetch(8, &vec![0; count], offset), &mut parts).await;
+        let sent = sent(&gather);
+        let shares = sent.topics.iter().flat_map(|topic| &topic.partitions);
+        let shares: Vec<_> = shares.map(|partition| partition.partition_max_bytes).collect();
+        assert_eq!(shares, vec![bytes; count], "{count} at {offset}");
+    }
+}
+
+#[tokio::test]
 async fn the_replicas_answer_comes_in_the_clients_version_with_the_same_records() {
     let world = world();
     for version in OLD {
