@@ -11,6 +11,8 @@ use crate::types::{BrokerId, PartitionKey};
 
 /// A client that comes back sooner than this has not gone where it was sent.
 pub const STRAIGHT_BACK: Duration = Duration::from_secs(5);
+/// A client asks again for what it has got records of within this, if it has not gone elsewhere.
+const READS_ON: Duration = Duration::from_secs(1);
 /// Partitions remembered per connection; more than that and the memory starts anew.
 const TOLD_MAX: usize = 10_000;
 
@@ -24,6 +26,8 @@ pub struct Redirects {
     pub relayed: BTreeSet<PartitionKey>,
     /// Replicas to which fetches were put that had several to choose from; the latest comes last.
     asked: Vec<BrokerId>,
+    /// Partitions that had something to read when they were last asked for over this connection.
+    reading: HashMap<PartitionKey, Instant>,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,22 @@ impl Redirects {
         told.last = now;
         told.times += 1;
         told.times
+    }
+
+    /// Notes that a partition is asked for at `now`, and whether there is something to read.
+    pub fn reads(&mut self, key: PartitionKey, has_more: bool, now: Instant) {
+        if has_more {
+            self.reading.insert(key, now);
+        } else {
+            self.reading.remove(&key);
+        }
+    }
+
+    /// Whether the client lately got records of others than it asks for at `now`: it has not used them
+    /// up yet, and will then ask for more.
+    pub fn reads_others(&mut self, now: Instant) -> bool {
+        self.reading.retain(|_, at| now.duration_since(*at) < READS_ON);
+        self.reading.values().any(|at| *at < now)
     }
 
     /// The one of `brokers` that a fetch is put to next: the one that has waited longest.
@@ -96,6 +116,22 @@ mod tests {
 
     fn ids<const N: usize>(ids: [i32; N]) -> [BrokerId; N] {
         ids.map(BrokerId)
+    }
+
+    #[test]
+    fn a_client_reads_others_until_it_asks_for_them_again_or_stays_away() {
+        let mut redirects = Redirects::default();
+        let start = Instant::now();
+        let later = start + Duration::from_millis(20);
+        redirects.reads(key(0), false, start);
+        redirects.reads(key(1), true, start);
+        assert!(!redirects.reads_others(start), "it asks for that one");
+        redirects.reads(key(0), false, later);
+        assert!(redirects.reads_others(later));
+        redirects.reads(key(1), false, later);
+        assert!(!redirects.reads_others(later), "it is at the end of both");
+        redirects.reads(key(1), true, start);
+        assert!(!redirects.reads_others(start + READS_ON), "it reads that one no more");
     }
 
     /// How often each broker is named to connections that ask for these partitions, each at `now`.

@@ -30,6 +30,9 @@ const BYTES_MAX: i32 = 4 << 20;
 const SHARE_MIN: i32 = 64 << 10;
 /// Longest wait at one replica while another one holds partitions of the same fetch.
 const WAIT_IN_TURN_MS: i32 = 100;
+/// Longest wait while the client has records of other partitions to use up: these clients make one fetch
+/// at a time, all of them here, and would read on only after it.
+const WAIT_MEANWHILE_MS: i32 = 10;
 const NOT_NOW: ResponseError = ResponseError::NotLeaderOrFollower;
 
 /// What becomes of one partition.
@@ -37,6 +40,16 @@ enum Plan {
     Refused(i16),
     /// Asked of this broker, or answered empty while another one is asked.
     At(BrokerId, StrBytes, Bounds),
+}
+
+impl Plan {
+    /// Whether there is something to read from `offset` on.
+    fn has_more(&self, offset: i64) -> bool {
+        match self {
+            Self::At(_, _, bounds) => offset < bounds.high_watermark.0,
+            Self::Refused(_) => false,
+        }
+    }
 }
 
 /// Where our copy reaches: what a replica says of offsets within it is checked against it.
@@ -58,7 +71,12 @@ pub fn answer(
     for partition in partitions(&asked.body) {
         let standing = standings.take();
         let led = standing.led_at(partition.current_leader_epoch);
-        let plan = led.and_then(|led| plan(led, &mut brokers, asker));
+        let plan = led.and_then(|led| {
+            let plan = plan(led, &mut brokers, asker)?;
+            let has_more = plan.has_more(partition.fetch_offset);
+            asker.redirects.reads(led.key, has_more, asker.now);
+            Ok(plan)
+        });
         plans.push(plan.unwrap_or_else(Plan::Refused));
     }
     // One replica at a time, in turn: so an answer is never waited for with another in memory.
@@ -66,7 +84,14 @@ pub fn answer(
         let frame = finish(&asked, &plans, BrokerId(-1), None)?;
         return Ok(Reply::Held(frame, duration(asked.body.max_wait_ms).min(HOLD_MAX)));
     };
-    let fetch = ask(&asked.body, &plans, broker, brokers.len() == 1);
+    let mut wait = asked.body.max_wait_ms;
+    if brokers.len() > 1 {
+        wait = wait.min(WAIT_IN_TURN_MS);
+    }
+    if asker.redirects.reads_others(asker.now) {
+        wait = wait.min(WAIT_MEANWHILE_MS);
+    }
+    let fetch = ask(&asked.body, &plans, broker, wait);
     let request = request_frame(&asked.header, ASKED_WITH, &fetch)?;
     let finish = move |answers: Vec<Option<BytesMut>>| {
         finish(&asked, &plans, broker, answers.into_iter().flatten().next())
@@ -95,7 +120,7 @@ fn plan(led: &Led, brokers: &mut BTreeSet<BrokerId>, asker: &Asker<'_>) -> Resul
 }
 
 /// The client's fetch of what `broker` holds, without a session: sessions would be the follower's.
-fn ask(request: &FetchRequest, plans: &[Plan], broker: BrokerId, alone: bool) -> FetchRequest {
+fn ask(request: &FetchRequest, plans: &[Plan], broker: BrokerId, wait_ms: i32) -> FetchRequest {
     let share = share(request, plans, broker);
     let mut topics = Vec::new();
     for (partition, plan) in partitions(request).zip(plans) {
@@ -112,10 +137,9 @@ fn ask(request: &FetchRequest, plans: &[Plan], broker: BrokerId, alone: bool) ->
             topics.push(topic.with_partitions(vec![partition]));
         }
     }
-    let wait = if alone { request.max_wait_ms } else { request.max_wait_ms.min(WAIT_IN_TURN_MS) };
     FetchRequest::default()
         .with_replica_id((-1).into())
-        .with_max_wait_ms(wait)
+        .with_max_wait_ms(wait_ms)
         .with_min_bytes(request.min_bytes)
         .with_max_bytes(request.max_bytes.min(BYTES_MAX))
         .with_isolation_level(request.isolation_level)
@@ -125,15 +149,10 @@ fn ask(request: &FetchRequest, plans: &[Plan], broker: BrokerId, alone: bool) ->
         .with_rack_id(StrBytes::new())
 }
 
-/// Bytes for each partition that has something to read. The first ones would take all: the others fall
-/// behind, and when the first have been read to their end the client waits there, in one fetch at a
-/// time, before it reads on.
+/// Bytes for each partition that has something to read: the first ones would take all.
 fn share(request: &FetchRequest, plans: &[Plan], broker: BrokerId) -> i32 {
-    let has_more = |(partition, plan): &(&FetchPartition, &Plan)| match plan {
-        Plan::At(at, _, bounds) => {
-            *at == broker && partition.fetch_offset < bounds.high_watermark.0
-        }
-        Plan::Refused(_) => false,
+    let has_more = |(partition, plan): &(&FetchPartition, &Plan)| {
+        matches!(plan, Plan::At(at, _, _) if *at == broker) && plan.has_more(partition.fetch_offset)
     };
     let count = partitions(request).zip(plans).filter(has_more).count();
     (BYTES_MAX / i32::try_from(count.max(1)).unwrap_or(i32::MAX)).max(SHARE_MIN)

@@ -1,5 +1,7 @@
 //! What replicas are asked for old clients, and what becomes of their answers.
 
+use std::time::Duration;
+
 use kafka_protocol::messages::fetch_response::AbortedTransaction;
 
 use super::super::super::testing::{
@@ -104,6 +106,26 @@ async fn partitions_that_have_something_to_read_share_one_answer() {
         let shares: Vec<_> = shares.map(|partition| partition.partition_max_bytes).collect();
         assert_eq!(shares, vec![bytes; count], "{count} at {offset}");
     }
+}
+
+#[tokio::test]
+async fn a_fetch_at_the_end_is_short_while_the_client_reads_other_partitions() {
+    let world = world();
+    let mut parts = asker_of(&world);
+    parts.backend = 1;
+    let start = parts.now;
+    let mut wait = async |after_ms, partition, offset| {
+        parts.now = start + Duration::from_millis(after_ms);
+        sent(&gathered(fetch(8, &[partition], offset), &mut parts).await).max_wait_ms
+    };
+    assert_eq!(wait(0, 0, 20).await, 30_000);
+    assert_eq!(
+        wait(20, 3, 90).await,
+        WAIT_MEANWHILE_MS,
+        "records of the other are with the client"
+    );
+    assert_eq!(wait(40, 0, 90).await, 30_000, "it has come to the end of both");
+    assert_eq!(wait(60, 3, 90).await, 30_000);
 }
 
 #[tokio::test]
