@@ -36,6 +36,7 @@ const HINTS_SINCE: i16 = 16;
 const SENDS_MAX: u32 = 3;
 /// Longest that an answer is held for a client that keeps coming back and cannot be served.
 const HOLD_MAX: Duration = Duration::from_millis(500);
+
 /// Answers a Fetch.
 pub async fn answer(frame: Bytes, asker: &mut Asker<'_>) -> Result<Reply, AnswerError> {
     let asked = Asked::<FetchRequest>::decode(frame.clone())?;
@@ -74,10 +75,10 @@ async fn in_session(
         let relayed = asker.redirects.relayed.iter();
         keys.extend(relayed.map(|key| (TopicRef::Id(key.topic), key.partition)));
         let standings = Standings::look_up(asker, Operation::Read, keys).await?;
-        let all_led = standings.as_slice().iter().all(|standing| match standing {
-            Standing::Led(led) => holds(asker.backend, led),
-            _ => false,
-        });
+        let all_led = standings
+            .as_slice()
+            .iter()
+            .all(|standing| standing.led().is_ok_and(|led| holds(asker.backend, led)));
         if all_led {
             return Ok(Reply::Relay(frame));
         }
@@ -154,15 +155,14 @@ fn response(
     standings: &mut Standings,
     asker: &mut Asker<'_>,
 ) -> FetchResponse {
-    let mut hints = Hints::default();
+    let mut hints = Hints::new(asked.version() >= HINTS_SINCE);
     let mut topics = Vec::new();
     for topic in &asked.body.topics {
         let partitions = topic.partitions.iter().map(|partition| {
             let standing = standings.take();
             redirect(&asked.body.rack_id, partition, &standing, asker).unwrap_or_else(|code| {
-                let leader = hints.leader(code, &standing, asker);
-                let leader = leader.filter(|_| asked.version() >= HINTS_SINCE);
-                empty(partition).with_error_code(code).with_current_leader(named_leader(leader))
+                let leader = named_leader(hints.leader(code, &standing, asker));
+                empty(partition).with_error_code(code).with_current_leader(leader)
             })
         });
         let answer = FetchableTopicResponse::default()
@@ -171,8 +171,7 @@ fn response(
             .with_partitions(partitions.collect());
         topics.push(answer);
     }
-    let nodes = hints.nodes(asker).into_iter().filter(|_| asked.version() >= HINTS_SINCE);
-    let nodes = nodes.map(|node| {
+    let nodes = hints.nodes(asker).into_iter().map(|node| {
         NodeEndpoint::default()
             .with_node_id(node.id.0.into())
             .with_host(StrBytes::from_string(node.host))

@@ -10,8 +10,12 @@ use crate::gateway::standing::{Leader, Standing};
 use crate::types::BrokerId;
 
 /// The leaders that one answer names.
-#[derive(Debug, Default)]
-pub struct Hints(BTreeSet<BrokerId>);
+#[derive(Debug)]
+pub struct Hints {
+    /// Whether the answer's version has words for them.
+    told: bool,
+    named: BTreeSet<BrokerId>,
+}
 
 /// Where a broker of an answer is.
 #[derive(Debug)]
@@ -27,13 +31,18 @@ pub struct Node {
 }
 
 impl Hints {
+    /// None yet; none ever, unless they can be `told`.
+    pub fn new(told: bool) -> Self {
+        Self { told, named: BTreeSet::new() }
+    }
+
     /// Whom to name beside an error of a partition that stands like this.
     pub fn leader(&mut self, code: i16, standing: &Standing, asker: &Asker<'_>) -> Option<Leader> {
         let is_stale = [ResponseError::NotLeaderOrFollower, ResponseError::FencedLeaderEpoch]
             .iter()
             .any(|error| error.code() == code);
         let leader = match standing {
-            _ if !is_stale => None,
+            _ if !(self.told && is_stale) => None,
             Standing::Led(led) if code == ResponseError::FencedLeaderEpoch.code() => {
                 let epoch = led.partition.leader_epoch;
                 Some(Leader { id: asker.context.broker_id, epoch })
@@ -41,14 +50,14 @@ impl Hints {
             Standing::Elsewhere(leader) => *leader,
             Standing::Led(_) | Standing::Refused(_) => None,
         };
-        self.0.extend(leader.map(|leader| leader.id));
+        self.named.extend(leader.map(|leader| leader.id));
         leader
     }
 
     /// Where the named ones are.
     pub fn nodes(self, asker: &Asker<'_>) -> Vec<Node> {
         let image = asker.context.image.borrow();
-        let brokers = self.0.into_iter().filter_map(|id| image.broker(id));
+        let brokers = self.named.into_iter().filter_map(|id| image.broker(id));
         let nodes = brokers.filter_map(|broker| {
             let listener = broker.listeners.get(asker.listener)?;
             let (host, port) = (listener.host.clone(), listener.port);
@@ -75,7 +84,7 @@ mod tests {
         let mut standings =
             Standings::look_up(&asker, Operation::Read, asked.to_vec()).await.unwrap();
         let [plain, mirror, nowhere] = [(); 3].map(|()| standings.take());
-        let mut hints = Hints::default();
+        let mut hints = Hints::new(true);
         let mut told = |code, standing: &Standing| {
             hints.leader(code, standing, &asker).map(|leader| (leader.id.0, leader.epoch.0))
         };

@@ -46,13 +46,13 @@ fn response(
     mut standings: Standings,
     asker: &Asker<'_>,
 ) -> ProduceResponse {
-    let mut hints = Hints::default();
+    let mut hints = Hints::new(version >= HINTS_SINCE);
     let mut topics = Vec::new();
     for topic in &request.topic_data {
         let partitions = topic.partition_data.iter().map(|partition| {
             let standing = standings.take();
             let (code, text) = refusal(&standing);
-            let leader = hints.leader(code, &standing, asker).filter(|_| version >= HINTS_SINCE);
+            let leader = hints.leader(code, &standing, asker);
             PartitionProduceResponse::default()
                 .with_current_leader(leader.map_or_else(LeaderIdAndEpoch::default, |leader| {
                     LeaderIdAndEpoch::default()
@@ -72,8 +72,7 @@ fn response(
             .with_partition_responses(partitions.collect());
         topics.push(answer);
     }
-    let nodes = hints.nodes(asker).into_iter().filter(|_| version >= HINTS_SINCE);
-    let nodes = nodes.map(|node| {
+    let nodes = hints.nodes(asker).into_iter().map(|node| {
         NodeEndpoint::default()
             .with_node_id(node.id.0.into())
             .with_host(StrBytes::from_string(node.host))
